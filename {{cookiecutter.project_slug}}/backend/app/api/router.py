@@ -1,0 +1,9 @@
+"""All routes of the API, without its prefix."""
+
+from fastapi import APIRouter
+
+from app.api import health, items
+
+api_router = APIRouter()
+api_router.include_router(health.router)
+api_router.include_router(items.router)

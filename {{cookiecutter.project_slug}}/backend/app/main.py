@@ -1,0 +1,23 @@
+"""The ASGI application: ``uvicorn app.main:app``."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from app.api.router import api_router
+from app.database import create_tables
+from app.extensions import load_extensions
+from app.settings import settings
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    """Prepare the database before the first request."""
+    create_tables(settings.database_path)
+    yield
+
+
+app = FastAPI(title=settings.project_name, description=settings.description, lifespan=lifespan)
+app.include_router(api_router, prefix=settings.api_prefix)
+load_extensions(app, settings.extensions)

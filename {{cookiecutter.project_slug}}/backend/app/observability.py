@@ -1,0 +1,346 @@
+"""Metrics, traces and logs that share one trace id, added to the finished application.
+
+Switched on by ``APP_EXTENSIONS=app.observability:setup_observability`` under
+``opentelemetry-instrument``, which configures the tracer provider from ``OTEL_*`` before the
+application is imported. FastAPI itself then makes one server span per request.
+"""
+
+import json
+import logging
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache, partial
+from time import perf_counter
+from typing import Any
+
+import anyio
+from fastapi import FastAPI, Request, Response
+from fastapi.telemetry import TelemetryConfig
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import choose_encoder
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
+
+from app.settings import settings
+
+METRICS_PATH = "/metrics"
+UNMATCHED = "unmatched"  # endpoint of every request that no route took
+OTHER_METHOD = "_OTHER"  # as in OpenTelemetry's http.request.method
+METHODS = frozenset(
+    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
+)
+# Seconds; OpenTelemetry's advice for HTTP servers, which has the 500 ms of the latency objective.
+# https://opentelemetry.io/docs/specs/semconv/http/http-metrics/#metric-httpserverrequestduration
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+FLUSH_SECONDS = 3.0
+
+access_logger = logging.getLogger("app.access")
+error_logger = logging.getLogger("app.error")
+
+
+class ObservabilitySettings(BaseSettings):
+    """What can be told from outside, by variables that start with ``APP_``."""
+
+    model_config = SettingsConfigDict(env_prefix="APP_")
+
+    log_level: str = "INFO"
+    print_spans: bool = False  # one JSON line per span on stdout, for work without a trace store
+
+
+def setup_observability(app: FastAPI) -> FastAPI:
+    """Add metrics, tracing, JSON logs and ``GET /metrics`` to ``app``.
+
+    Args:
+        app: The application, not yet started.
+
+    Returns:
+        The same application.
+    """
+    options = ObservabilitySettings()
+    configure_logging(options.log_level)
+    provider = _tracer_provider()
+    if options.print_spans:
+        provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(formatter=_span_line)))
+    unobserved = {METRICS_PATH, settings.health_path}
+    telemetry = TelemetryConfig(
+        tracer_provider=provider,
+        operation_spans=False,
+        metrics=False,
+        logs=False,
+        exclude=lambda scope: scope["path"].removeprefix(scope.get("root_path", "")) in unobserved,
+    )
+    # FastAPI takes these as constructor arguments only, and this application is already made.
+    app._telemetry.update(telemetry)
+    app.add_middleware(RequestObserver, metrics=request_metrics(REGISTRY))
+    app.add_api_route(METRICS_PATH, read_metrics, include_in_schema=False)
+    app.router.lifespan_context = _with_flush(app.router.lifespan_context, provider)
+    return app
+
+
+# --- Metrics ---------------------------------------------------------------------------------
+
+
+@dataclass
+class RequestMetrics:
+    """The metrics of the HTTP server, with their label children cached.
+
+    The caches are bounded because every label value is: routes, known methods, status codes.
+    """
+
+    requests: Counter
+    duration: Histogram
+    active: Gauge
+    _counters: dict[tuple[str, str, int], Counter] = field(default_factory=dict)
+    _histograms: dict[tuple[str, str], Histogram] = field(default_factory=dict)
+
+    def record(
+        self, method: str, endpoint: str, status: int, seconds: float, exemplar: dict[str, str]
+    ) -> None:
+        """Count one request that has ended.
+
+        Args:
+            method: HTTP method, one of `METHODS` or `OTHER_METHOD`.
+            endpoint: Route template, or `UNMATCHED`.
+            status: Status code of the response.
+            seconds: Time from the request's start to the last byte of the response.
+            exemplar: Labels that lead to the trace; empty when it is not sampled.
+        """
+        counter = self._counters.get((method, endpoint, status))
+        if counter is None:
+            counter = self.requests.labels(method, endpoint, str(status))
+            self._counters[method, endpoint, status] = counter
+        histogram = self._histograms.get((method, endpoint))
+        if histogram is None:
+            histogram = self._histograms[method, endpoint] = self.duration.labels(method, endpoint)
+        counter.inc()
+        histogram.observe(seconds, exemplar or None)
+
+
+@cache
+def request_metrics(registry: CollectorRegistry) -> RequestMetrics:
+    """Return the registry's HTTP metrics; made on the first call, as names are unique in it."""
+    disable_created_metrics()  # a second series for each counter and bucket that nothing here reads
+    labels = ("method", "endpoint")
+    return RequestMetrics(
+        Counter("http_requests", "Requests answered.", (*labels, "status"), registry=registry),
+        Histogram(
+            "http_request_duration_seconds",
+            "Time from a request's start to the last byte of its response.",
+            labels,
+            buckets=BUCKETS,
+            registry=registry,
+        ),
+        Gauge("active_requests", "Requests being answered now.", registry=registry),
+    )
+
+
+@cache
+def _render_limiter() -> anyio.CapacityLimiter:
+    return anyio.CapacityLimiter(1)
+
+
+async def read_metrics(request: Request) -> Response:
+    """Return all metrics as OpenMetrics if the scraper accepts it, else as Prometheus text.
+
+    Only OpenMetrics carries exemplars: https://prometheus.io/docs/specs/om/open_metrics_spec/
+    """
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    # In a thread of its own: rendering many series would stall the event loop, and the shared
+    # thread pool may be full of the application's requests just when a scrape matters most.
+    render = partial(encode, REGISTRY)
+    body = await anyio.to_thread.run_sync(render, limiter=_render_limiter())
+    return Response(body, headers={"content-type": content_type})
+
+
+class RequestObserver:
+    """ASGI middleware: counts, times and logs each HTTP request inside its span.
+
+    FastAPI puts what it knows of a traced request into the scope, the full route template among
+    it; a request without that is one that setup_observability excluded, and passes untouched.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        telemetry = scope.get("fastapi.telemetry")
+        if scope["type"] != "http" or telemetry is None:
+            await self.app(scope, receive, send)
+            return
+        started = perf_counter()
+        status = 500  # what the server answers when the application answers nothing
+        ended = False
+
+        def end() -> None:
+            nonlocal ended
+            if not ended:
+                ended = True
+                self.metrics.active.dec()
+                self._report(scope, telemetry.route or UNMATCHED, status, perf_counter() - started)
+
+        async def observed_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                end()  # background tasks, which run later, are not part of the request's time
+
+        self.metrics.active.inc()
+        try:
+            await self.app(scope, receive, observed_send)
+        except ClientDisconnect:
+            raise
+        except Exception as error:
+            status = 500  # a response that breaks off is a failure, whatever its first line said
+            _log_exception(scope, error)
+            raise
+        finally:
+            end()
+
+    def _report(self, scope: Scope, endpoint: str, status: int, seconds: float) -> None:
+        method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
+        # The span may have ended with the response's last byte, but its context is still current.
+        context = trace.get_current_span().get_span_context()
+        ids = _trace_ids(context) if context.trace_flags.sampled else {}
+        self.metrics.record(method, endpoint, status, seconds, ids)
+        client = scope.get("client")
+        access_logger.info(
+            "%s %s %d",
+            method,
+            scope["path"],
+            status,
+            extra={
+                "method": method,
+                "path": scope["path"],
+                "endpoint": endpoint,
+                "status": status,
+                "duration_ms": round(seconds * 1000, 3),
+                "client": client[0] if client else None,
+            },
+        )
+
+
+def _trace_ids(context: trace.SpanContext) -> dict[str, str]:
+    if not context.is_valid:
+        return {}
+    return {
+        "trace_id": trace.format_trace_id(context.trace_id),
+        "span_id": trace.format_span_id(context.span_id),
+    }
+
+
+# --- Logs ------------------------------------------------------------------------------------
+
+_RECORD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "taskName"}
+_LOGGED = "_logged_with_trace"
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as one line of JSON, with the ids of the current span.
+
+    What a call passes as ``extra`` becomes members of the object; it cannot replace ours.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its newline."""
+        entry: dict[str, Any] = {
+            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat("T", "milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_trace_ids(trace.get_current_span().get_span_context()),
+        }
+        for name, value in vars(record).items():
+            if name not in _RECORD_ATTRIBUTES:
+                entry.setdefault(name, value)
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)
+
+
+class _NotYetLogged(logging.Filter):
+    """Drops the server's own, untraced report of an exception that was logged with its trace."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not getattr(error, _LOGGED, False)
+
+
+def configure_logging(level: str) -> None:
+    """Send every logger's lines to stdout as JSON; the server's access log gives way to ours.
+
+    Args:
+        level: Name of the lowest level that is written, such as ``INFO``.
+
+    Raises:
+        ValueError: there is no such level.
+    """
+    root = logging.getLogger()
+    root.setLevel(level.upper())
+    if not any(isinstance(handler.formatter, JsonFormatter) for handler in root.handlers):
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(JsonFormatter())
+        root.addHandler(handler)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = name != "uvicorn.access"
+    logging.getLogger("uvicorn.error").addFilter(_NotYetLogged())
+
+
+def _log_exception(scope: Scope, error: Exception) -> None:
+    trace.get_current_span().record_exception(error)
+    error_logger.error("%s %s failed: %r", scope["method"], scope["path"], error, exc_info=error)
+    setattr(error, _LOGGED, True)
+
+
+# --- Traces ----------------------------------------------------------------------------------
+
+
+def _tracer_provider() -> TracerProvider:
+    """Return the configured provider, or one that records nothing where there is none.
+
+    Without any provider FastAPI would not look up the route, which the metrics need.
+    """
+    provider = trace.get_tracer_provider()
+    return provider if isinstance(provider, TracerProvider) else TracerProvider(ALWAYS_OFF)
+
+
+def _span_line(span: ReadableSpan) -> str:
+    # The ids as logs and metrics have them, without the SDK's 0x.
+    return span.to_json(indent=None).replace('"0x', '"') + "\n"
+
+
+def _with_flush(lifespan: Lifespan[FastAPI], provider: TracerProvider) -> Lifespan[FastAPI]:
+    """Return ``lifespan`` with the export of all finished spans added at its end.
+
+    The server ends itself with the signal that stopped it, so that handlers at exit never run;
+    and the SDK waits for an unreachable trace store for longer than Docker waits for a container.
+    """
+
+    @asynccontextmanager
+    async def flushing_lifespan(app: FastAPI) -> AsyncIterator[Any]:
+        async with lifespan(app) as state:
+            yield state
+        flush = threading.Thread(target=provider.shutdown, daemon=True)
+        flush.start()
+        await anyio.to_thread.run_sync(flush.join, FLUSH_SECONDS)
+
+    return flushing_lifespan

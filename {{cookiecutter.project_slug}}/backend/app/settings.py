@@ -1,0 +1,39 @@
+"""Settings, read from environment variables that start with ``APP_``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What the service can be told from outside.
+
+    Raises:
+        pydantic.ValidationError: a variable has a value of the wrong type.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="APP_")
+
+    project_name: str = "{{ cookiecutter.project_name }}"
+    description: str = "{{ cookiecutter.description }}"
+    api_prefix: str = "{{ cookiecutter.backend_api_prefix }}"
+    database_path: Path = Path("data/app.db")
+    # Functions that are called with the application, as "module:function", separated by commas.
+    extensions: Annotated[tuple[str, ...], NoDecode] = ()
+
+    @field_validator("extensions", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(name for part in value.split(",") if (name := part.strip()))
+        return value
+
+    @property
+    def health_path(self) -> str:
+        """Path that answers 200 while the service is alive."""
+        return f"{self.api_prefix}/health"
+
+
+settings = Settings()
