@@ -135,7 +135,8 @@ class RequestMetrics:
 @cache
 def request_metrics(registry: CollectorRegistry) -> RequestMetrics:
     """Return the registry's HTTP metrics; made on the first call, as names are unique in it."""
-    disable_created_metrics()  # a second series for each counter and bucket that nothing here reads
+    # Else each counter and histogram has one more series, which nothing here reads.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     labels = ("method", "endpoint")
     return RequestMetrics(
         Counter("http_requests", "Requests answered.", (*labels, "status"), registry=registry),
@@ -249,7 +250,8 @@ def _trace_ids(context: trace.SpanContext) -> dict[str, str]:
 
 # --- Logs ------------------------------------------------------------------------------------
 
-_RECORD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "taskName"}
+# Python's own attributes of a record, and uvicorn's copy of the message with terminal colours.
+_RECORD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "color_message"}
 _LOGGED = "_logged_with_trace"
 
 
@@ -325,7 +327,7 @@ def _tracer_provider() -> TracerProvider:
 
 def _span_line(span: ReadableSpan) -> str:
     # The ids as logs and metrics have them, without the SDK's 0x.
-    return span.to_json(indent=None).replace('"0x', '"') + "\n"
+    return str(span.to_json(indent=None)).replace('"0x', '"') + "\n"
 
 
 def _with_flush(lifespan: Lifespan[FastAPI], provider: TracerProvider) -> Lifespan[FastAPI]:

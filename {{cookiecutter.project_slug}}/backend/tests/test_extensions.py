@@ -1,0 +1,51 @@
+import os
+import subprocess
+import sys
+
+import pytest
+from fastapi import FastAPI
+
+from app.extensions import ExtensionError, load_extensions
+from app.settings import Settings
+
+
+def add_title(app: FastAPI) -> FastAPI:
+    app.title = "extended"
+    return app
+
+
+def test_each_named_function_is_called_with_the_application() -> None:
+    app = FastAPI()
+    load_extensions(app, [f"{__name__}:add_title"])
+    assert app.title == "extended"
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [("", ()), ("a:b", ("a:b",)), (" a:b , c:d,", ("a:b", "c:d"))],
+    ids=["none", "one", "two with blanks"],
+)
+def test_names_are_separated_by_commas(
+    monkeypatch: pytest.MonkeyPatch, value: str, names: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("APP_EXTENSIONS", value)
+    assert Settings().extensions == names
+
+
+@pytest.mark.parametrize("name", ["app.absent:setup", "app.main:absent", "app:", "os:sep", "not a name"])
+def test_a_name_that_cannot_be_used_is_an_error(name: str) -> None:
+    with pytest.raises(ExtensionError, match="APP_EXTENSIONS") as caught:
+        load_extensions(FastAPI(), [name])
+    assert repr(name) in str(caught.value)
+
+
+def test_a_name_that_cannot_be_used_stops_start_up() -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", "import app.main"],
+        env=os.environ | {"APP_EXTENSIONS": "app.absent:setup"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode != 0
+    assert "APP_EXTENSIONS: cannot use 'app.absent:setup'" in process.stderr

@@ -1,0 +1,71 @@
+import pytest
+from fastapi.testclient import TestClient
+
+from app.api.items import MAX_ID
+from app.settings import settings
+
+ITEMS = f"{settings.api_prefix}/items"
+
+
+def create(client: TestClient, name: str) -> int:
+    response = client.post(ITEMS, json={"name": name})
+    assert response.status_code == 201, response.text
+    return int(response.json()["id"])
+
+
+def test_create_returns_the_stored_item(client: TestClient) -> None:
+    response = client.post(ITEMS, json={"name": "Tea", "description": "Green"})
+    item = response.json()
+    assert response.status_code == 201
+    assert (item["name"], item["description"]) == ("Tea", "Green")
+    assert client.get(f"{ITEMS}/{item['id']}").json() == item
+
+
+def test_create_refuses_a_name_that_is_taken(client: TestClient) -> None:
+    create(client, "Tea")
+    response = client.post(ITEMS, json={"name": "Tea"})
+    assert (response.status_code, response.json()) == (409, {"detail": "An item named 'Tea' exists"})
+    assert len(client.get(ITEMS).json()) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"name": ""}, {"name": "a" * 101}, {"name": "a", "description": "a" * 1001}, {"name": 1}],
+    ids=["no name", "empty name", "long name", "long description", "name is a number"],
+)
+def test_create_refuses_an_invalid_item(client: TestClient, body: dict[str, object]) -> None:
+    assert client.post(ITEMS, json=body).status_code == 422
+    assert client.get(ITEMS).json() == []
+
+
+def test_list_is_in_order_of_creation_and_paged(client: TestClient) -> None:
+    ids = [create(client, name) for name in "cab"]
+    assert [item["id"] for item in client.get(ITEMS).json()] == ids
+    page = client.get(ITEMS, params={"limit": 1, "offset": 1}).json()
+    assert [item["name"] for item in page] == ["a"]
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "offset=-1", "limit=x"])
+def test_list_refuses_an_invalid_page(client: TestClient, query: str) -> None:
+    assert client.get(f"{ITEMS}?{query}").status_code == 422
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize("item_id", [1, MAX_ID])
+def test_an_unknown_item_is_not_found(client: TestClient, method: str, item_id: int) -> None:
+    response = client.request(method, f"{ITEMS}/{item_id}")
+    assert response.status_code == 404
+    assert response.json() == {"detail": f"No item has the id {item_id}"}
+
+
+@pytest.mark.parametrize("item_id", ["0", "-1", "x", str(MAX_ID + 1)])
+def test_an_invalid_id_is_refused(client: TestClient, item_id: str) -> None:
+    assert client.get(f"{ITEMS}/{item_id}").status_code == 422
+
+
+def test_delete_removes_the_item_and_frees_its_name(client: TestClient) -> None:
+    item_id = create(client, "Tea")
+    response = client.delete(f"{ITEMS}/{item_id}")
+    assert (response.status_code, response.content) == (204, b"")
+    assert client.get(f"{ITEMS}/{item_id}").status_code == 404
+    assert create(client, "Tea") != item_id
