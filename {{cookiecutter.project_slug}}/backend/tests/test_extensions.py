@@ -32,7 +32,9 @@ def test_names_are_separated_by_commas(
     assert Settings().extensions == names
 
 
-@pytest.mark.parametrize("name", ["app.absent:setup", "app.main:absent", "app:", "os:sep", "not a name"])
+@pytest.mark.parametrize(
+    "name", ["app.absent:setup", "app.main:absent", "app:", "os:sep", "not a name"]
+)
 def test_a_name_that_cannot_be_used_is_an_error(name: str) -> None:
     with pytest.raises(ExtensionError, match="APP_EXTENSIONS") as caught:
         load_extensions(FastAPI(), [name])

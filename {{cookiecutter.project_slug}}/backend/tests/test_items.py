@@ -24,7 +24,10 @@ def test_create_returns_the_stored_item(client: TestClient) -> None:
 def test_create_refuses_a_name_that_is_taken(client: TestClient) -> None:
     create(client, "Tea")
     response = client.post(ITEMS, json={"name": "Tea"})
-    assert (response.status_code, response.json()) == (409, {"detail": "An item named 'Tea' exists"})
+    assert (response.status_code, response.json()) == (
+        409,
+        {"detail": "An item named 'Tea' exists"},
+    )
     assert len(client.get(ITEMS).json()) == 1
 
 
