@@ -1,0 +1,43 @@
+# Targets for the stack of compose.observability.yml, added to the Makefile's own.
+
+OBS_COMPOSE := $(COMPOSE) -f compose.yml -f compose.observability.yml
+OBS_DEV_ENV := APP_EXTENSIONS=app.observability:setup_observability APP_PRINT_SPANS=true \
+  OTEL_SERVICE_NAME=backend OTEL_TRACES_EXPORTER=none OTEL_METRICS_EXPORTER=none \
+  OTEL_LOGS_EXPORTER=none OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION=false \
+  OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=fastapi,asgi,starlette
+
+.PHONY: obs-up
+obs-up: .env ## Start the service with metrics, logs, traces and dashboards
+	$(OBS_COMPOSE) up --build --detach --wait
+	@echo "Grafana: http://$$($(OBS_COMPOSE) port grafana 3000)"
+
+.PHONY: obs-down
+obs-down: .env ## Stop and remove all containers; the data stays
+	$(OBS_COMPOSE) down
+
+.PHONY: obs-logs
+obs-logs: .env ## Follow the logs of all containers
+	$(OBS_COMPOSE) logs --follow --tail 100
+
+.PHONY: obs-status
+obs-status: .env ## Show health, address and disk use of each service
+	@COMPOSE="$(OBS_COMPOSE)" sh observability/status.sh
+
+.PHONY: obs-check
+obs-check: .env ## Follow one request through metrics, traces and logs
+	@$(OBS_COMPOSE) run --rm --no-deps obs-check
+
+.PHONY: obs-clean
+obs-clean: .env ## Delete all metrics, logs, traces and changes made in Grafana (asks first)
+	@CORE="$(COMPOSE)" COMPOSE="$(OBS_COMPOSE)" sh observability/clean.sh
+
+.PHONY: obs-dev
+obs-dev: $(VENV)/.installed ## Run on this machine without containers; logs and spans on the terminal
+	cd backend && $(OBS_DEV_ENV) .venv/bin/opentelemetry-instrument \
+	  .venv/bin/uvicorn app.main:app --reload --no-access-log --port $(BACKEND_PORT)
+
+# Not in a repository, so a fresh clone has none.
+.env:
+	@umask 077 && password=$$(head -c 24 /dev/urandom | base64 | tr '+/' '-_') && \
+	  sed "s|^GRAFANA_ADMIN_PASSWORD=.*|GRAFANA_ADMIN_PASSWORD=$$password|" .env.example > .env
+	@echo "Wrote .env, with a new password for Grafana's admin."
