@@ -1,0 +1,86 @@
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.main import app as main_app
+from app.observability import METRICS_PATH, UNMATCHED, JsonFormatter, setup_observability
+
+
+@pytest.fixture
+def client() -> Iterator[TestClient]:
+    """Yield a client of a small observed application; its errors are answers, as on a server."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    app = FastAPI()
+
+    @app.get("/things/{thing_id}")
+    async def read_thing(thing_id: int) -> str:
+        if thing_id == 0:
+            raise RuntimeError("no such thing")
+        return "a thing"
+
+    with TestClient(setup_observability(app), raise_server_exceptions=False) as running:
+        yield running
+    root.handlers[:], root.level = before
+
+
+def counted(client: TestClient, endpoint: str, status: str) -> float:
+    text = client.get(METRICS_PATH).text
+    labels = {"method": "GET", "endpoint": endpoint, "status": status}
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "http_requests_total" and sample.labels == labels
+    )
+
+
+def logged(records: list[logging.LogRecord]) -> list[dict[str, Any]]:
+    formatter = JsonFormatter()
+    return [json.loads(formatter.format(record)) for record in records if record.name[:4] == "app."]
+
+
+@pytest.mark.parametrize(
+    ("path", "endpoint", "status"),
+    [
+        ("/things/1", "/things/{thing_id}", "200"),
+        ("/things/x", "/things/{thing_id}", "422"),
+        ("/things/0", "/things/{thing_id}", "500"),
+        ("/nowhere", UNMATCHED, "404"),
+    ],
+)
+def test_a_request_is_counted_under_its_route(
+    client: TestClient, path: str, endpoint: str, status: str
+) -> None:
+    before = counted(client, endpoint, status)
+    client.get(path)
+    assert counted(client, endpoint, status) == before + 1
+
+
+def test_a_request_writes_one_json_line(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.get("/things/1")
+    (line,) = logged(caplog.records)
+    assert (line["logger"], line["level"]) == ("app.access", "info")
+    assert (line["method"], line["path"], line["status"]) == ("GET", "/things/1", 200)
+    assert line["endpoint"] == "/things/{thing_id}"
+
+
+def test_an_error_is_logged_with_its_traceback(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.get("/things/0")
+    (error, access) = logged(caplog.records)
+    assert "RuntimeError: no such thing" in error["exception"]
+    assert (error["level"], access["status"]) == ("error", 500)
+
+
+def test_the_service_is_observed_only_when_asked() -> None:
+    assert METRICS_PATH not in {getattr(route, "path", None) for route in main_app.routes}
