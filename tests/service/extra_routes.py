@@ -1,0 +1,81 @@
+"""Routes with every behaviour of HTTP that an observer can get wrong, added to the service."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter, BackgroundTasks, FastAPI, WebSocket
+from fastapi.responses import StreamingResponse
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+router = APIRouter()
+logger = logging.getLogger("app.extra")
+
+
+@router.get("/slow")
+async def slow(seconds: float) -> str:
+    """Answer after a while."""
+    await asyncio.sleep(seconds)
+    return "slow"
+
+
+@router.get("/raise")
+async def fail(message: str = "boom") -> None:
+    """Fail in a way that nobody handles."""
+    raise RuntimeError(message)
+
+
+@router.get("/log")
+async def log(message: str) -> None:
+    """Log a warning of the application's own."""
+    logger.warning("%s", message, extra={"trace_id": "forged", "order": 7})
+
+
+@router.get("/stream")
+async def stream(chunks: int, seconds: float, fail_after: int = -1) -> StreamingResponse:
+    """Answer in pieces, and break off after some of them when asked to."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for number in range(chunks):
+            if number == fail_after:
+                raise RuntimeError("broken stream")
+            yield b"x" * 1000
+            await asyncio.sleep(seconds)
+
+    return StreamingResponse(pieces())
+
+
+@router.get("/background")
+async def background(tasks: BackgroundTasks, seconds: float) -> str:
+    """Answer at once and work on for a while."""
+    tasks.add_task(asyncio.sleep, seconds)
+    return "later"
+
+
+@router.websocket("/echo")
+async def echo(websocket: WebSocket) -> None:
+    """Send one message back."""
+    await websocket.accept()
+    await websocket.send_text(await websocket.receive_text())
+    await websocket.close()
+
+
+async def plain(request: Request) -> PlainTextResponse:
+    """Answer from a route that FastAPI knows nothing about."""
+    return PlainTextResponse(request.path_params["name"])
+
+
+def add_routes(app: FastAPI) -> FastAPI:
+    """Add the routes, the same again under two versions, and in a mounted application."""
+    app.include_router(router, prefix="/extra")
+    for version in ("v1", "v2"):
+        things = APIRouter()
+        things.add_api_route("/things/{thing_id}", lambda thing_id: thing_id)
+        app.include_router(things, prefix=f"/{version}")
+    mounted = FastAPI()
+    mounted.include_router(router)
+    app.mount("/mounted/{tenant}", mounted)
+    app.router.routes.append(Route("/plain/{name}", plain))
+    return app

@@ -1,0 +1,80 @@
+"""The lines that the running service writes: each one JSON, with the ids of its trace."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.backend import HEALTH, ITEMS, Backend, running_backend
+
+TRACE_ID, SPAN_ID = "ab" * 16, "cd" * 8
+TRACED = {"traceparent": f"00-{TRACE_ID}-{SPAN_ID}-01"}
+
+
+@pytest.fixture(scope="module")
+def backend(yes_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    database = tmp_path_factory.mktemp("database") / "app.db"
+    with running_backend(yes_project, database, APP_PRINT_SPANS="true") as running:
+        yield running
+
+
+def test_each_request_writes_one_access_line_inside_its_span(backend: Backend) -> None:
+    backend.get(f"{ITEMS}/42", headers=TRACED)
+    line = backend.wait_for_log(logger="app.access", path=f"{ITEMS}/42")
+    span = backend.wait_for_log(name=f"GET {ITEMS}/{{item_id}}")
+    assert line["trace_id"] == span["context"]["trace_id"] == TRACE_ID
+    assert line["span_id"] == span["context"]["span_id"]
+    assert (line["level"], line["message"]) == ("info", f"GET {ITEMS}/42 404")
+    assert (line["method"], line["status"], line["client"]) == ("GET", 404, "127.0.0.1")
+    assert line["endpoint"] == f"{ITEMS}/{{item_id}}"
+    assert 0 < line["duration_ms"] < 10_000
+    assert len(backend.log(path=f"{ITEMS}/42")) == 1
+
+
+def test_health_checks_and_the_servers_own_access_log_are_silent(backend: Backend) -> None:
+    for path in (HEALTH, "/metrics", "/last"):
+        backend.get(path)
+    backend.wait_for_log(path="/last")
+    assert backend.log(logger="uvicorn.access") == []
+    assert not [line for line in backend.log() if line.get("path") in (HEALTH, "/metrics")]
+
+
+def test_an_unhandled_error_is_logged_once_with_its_trace(backend: Backend) -> None:
+    backend.get("/extra/raise?message=boom", headers=TRACED)
+    error = backend.wait_for_log(level="error", logger="app.error")
+    backend.wait_for_log(logger="app.access", path="/extra/raise", status=500)
+    assert error["trace_id"] == TRACE_ID
+    assert error["exception"].endswith("RuntimeError: boom")
+    assert len([line for line in backend.log() if "boom" in line.get("exception", "")]) == 1
+
+
+def test_the_applications_own_lines_carry_the_trace_and_their_extra_fields(
+    backend: Backend,
+) -> None:
+    backend.get("/extra/log", params={"message": "of ours"}, headers=TRACED)
+    line = backend.wait_for_log(logger="app.extra", message="of ours")
+    assert (line["level"], line["trace_id"], line["order"]) == ("warning", TRACE_ID, 7)
+
+
+@pytest.mark.parametrize(
+    "message",
+    ['two\nlines\r\n{"level":"critical"}', "\x1b[31mred\x1b[0m", '"},{"', "\u2028é\x00"],
+    ids=["line breaks", "terminal colours", "json", "unicode"],
+)
+def test_what_a_request_says_cannot_break_a_line(backend: Backend, message: str) -> None:
+    backend.get("/extra/log", params={"message": message})
+    backend.wait_for_log(logger="app.extra", message=message)
+    assert "\x1b" not in backend.running.output()
+    assert backend.log(level="critical") == []
+
+
+def test_a_request_path_cannot_break_a_line(backend: Backend) -> None:
+    backend.get("/a%0Ab%1B[31m")
+    assert backend.wait_for_log(path="/a\nb\x1b[31m")["endpoint"] == "unmatched"
+
+
+def test_the_level_is_a_setting(yes_project: Path, tmp_path: Path) -> None:
+    with running_backend(yes_project, tmp_path / "app.db", APP_LOG_LEVEL="warning") as quiet:
+        quiet.get("/extra/log", params={"message": "still there"})
+        quiet.wait_for_log(message="still there")
+        assert quiet.log(level="info") == []

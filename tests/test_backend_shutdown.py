@@ -1,0 +1,79 @@
+"""How the running service ends: finished requests are answered, and their spans exported."""
+
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.backend import ITEMS, Backend, receiver, running_backend
+from tests.running import wait_until
+
+# Long enough, and fewer spans than a batch, so that only the flush at the end exports anything.
+UNHURRIED = {"OTEL_BSP_SCHEDULE_DELAY": "60000"}
+SPANS = 60
+
+
+def stop(backend: Backend, sent: signal.Signals = signal.SIGTERM) -> float:
+    """Send the signal and return how many seconds the process took to end."""
+    started = time.monotonic()
+    backend.running.process.send_signal(sent)
+    backend.running.process.wait(30)
+    return time.monotonic() - started
+
+
+@pytest.fixture(params=["refuses", "accepts and never answers", "has no name"])
+def dead_endpoint(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Return an endpoint where nobody takes spans."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if request.param == "accepts and never answers":
+            listener.listen()
+        name = "tempo.invalid" if request.param == "has no name" else "127.0.0.1"
+        yield f"http://{name}:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_every_span_is_exported_before_the_end(
+    yes_project: Path, tmp_path: Path, sent: signal.Signals
+) -> None:
+    with (
+        receiver() as tempo,
+        running_backend(
+            yes_project, tmp_path / "app.db", endpoint=tempo.endpoint, **UNHURRIED
+        ) as backend,
+    ):
+        for _ in range(SPANS):
+            backend.get(ITEMS)
+        assert tempo.spans == []
+        seconds = stop(backend, sent)
+        assert len(tempo.spans) == SPANS
+        assert seconds < 3
+
+
+def test_an_unreachable_trace_store_does_not_hold_up_the_end(
+    yes_project: Path, tmp_path: Path, dead_endpoint: str
+) -> None:
+    with running_backend(
+        yes_project, tmp_path / "app.db", endpoint=dead_endpoint, **UNHURRIED
+    ) as backend:
+        for _ in range(SPANS):
+            assert backend.get(ITEMS).status_code == 200
+        assert stop(backend) < 4  # 3 s for the flush, and what the server itself takes
+
+
+def test_requests_in_progress_are_answered_before_the_end(
+    yes_project: Path, tmp_path: Path
+) -> None:
+    with (
+        running_backend(yes_project, tmp_path / "app.db") as backend,
+        ThreadPoolExecutor() as pool,
+    ):
+        answer = pool.submit(backend.get, "/extra/slow?seconds=2")
+        wait_until(lambda: backend.value("active_requests") == 1, "the request to be in progress")
+        stop(backend)
+        assert answer.result().status_code == 200
+        assert backend.log(logger="app.access", path="/extra/slow", status=200)
