@@ -1,0 +1,164 @@
+"""The overlay's containers, as many of them as this machine has images for."""
+
+import json
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import requests
+from testcontainers.compose import DockerCompose
+
+from tests.running import unavailable, wait_until
+
+CORE = ["compose.yml"]
+OVERLAY = [*CORE, "compose.observability.yml"]
+# Published by the overlay: service -> port inside its container.
+PORTS = {"backend": 8000, "prometheus": 9090, "loki": 3100, "tempo": 3200, "grafana": 3000}
+PORT_VARIABLES = (
+    "BACKEND_PORT",
+    "GRAFANA_PORT",
+    "PROMETHEUS_PORT",
+    "LOKI_PORT",
+    "TEMPO_HTTP_PORT",
+    "TEMPO_OTLP_GRPC_PORT",
+    "TEMPO_OTLP_HTTP_PORT",
+)
+FRESH_SECONDS = 15.0
+PULL_SECONDS = 600
+
+Json = dict[str, Any]
+
+
+def need_engine() -> None:
+    """Skip the test where no container engine answers."""
+    if not shutil.which("docker"):
+        unavailable("the program docker is missing")
+    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        unavailable("no container engine answers `docker info`")
+
+
+@cache
+def has_image(name: str) -> bool:
+    """Tell whether an image is here or can be pulled."""
+    if not subprocess.run(["docker", "image", "inspect", name], capture_output=True).returncode:
+        return True
+    pull = ["docker", "pull", "--quiet", name]
+    return not subprocess.run(pull, capture_output=True, timeout=PULL_SECONDS).returncode
+
+
+@dataclass
+class Stack:
+    """A running Compose project.
+
+    Attributes:
+        services: Those that run.
+        missing: Those that do not: service -> its image, which cannot be had.
+    """
+
+    compose: DockerCompose
+    project: str
+    services: list[str]
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def need(self, *services: str) -> None:
+        """Skip the test when one of these services cannot run here."""
+        for service in services:
+            if service in self.missing:
+                unavailable(f"the image {self.missing[service]} is missing")
+
+    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run ``docker compose`` with the project's files."""
+        return subprocess.run(
+            [*self.compose.compose_command_property, *arguments],
+            cwd=self.compose.context,
+            capture_output=True,
+            text=True,
+            check=check,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def url(self, service: str) -> str:
+        """Return the address of a service on this machine."""
+        return f"http://127.0.0.1:{self.compose.get_service_port(service, PORTS[service])}"
+
+    def get(self, service: str, path: str, **parameters: str) -> Any:
+        """Return the JSON that a service answers; anything but success is an `OSError`."""
+        answer = requests.get(self.url(service) + path, params=parameters, timeout=10)
+        answer.raise_for_status()
+        return answer.json()
+
+    def query(self, promql: str) -> dict[str, float]:
+        """Return what Prometheus answers now: each series' labels, as JSON, with its value."""
+        result = self.get("prometheus", "/api/v1/query", query=promql)["data"]["result"]
+        return {
+            json.dumps(each["metric"], sort_keys=True): float(each["value"][1]) for each in result
+        }
+
+    def health(self, service: str) -> str:
+        """Return what the engine says of a service's health."""
+        (container,) = json_lines(self.run("ps", "--all", "--format", "json", service).stdout)
+        return str(container["Health"])
+
+    def wait_for_health(self, wanted: str, services: list[str]) -> None:
+        """Wait until every one of these services has this health."""
+
+        def reached() -> bool:
+            found = {service: self.health(service) for service in services}
+            assert set(found.values()) == {wanted}, found
+            return True
+
+        wait_until(reached, f"{services} to be {wanted}", timeout=90)
+
+
+def json_lines(text: str) -> list[Json]:
+    """Return the objects in a text that has one on each line."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def configuration(project: Path, files: list[str]) -> Json:
+    """Return the merged Compose model of a project, as ``docker compose config`` gives it."""
+    command = ["docker", "compose", *(f"--file={file}" for file in files)]
+    command += ["--profile=*", "config", "--format=json"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True)
+    model: Json = json.loads(done.stdout)
+    return model
+
+
+@contextmanager
+def running_stack(project: Path, files: list[str] = OVERLAY) -> Iterator[Stack]:
+    """Start a generated project under a random name and on random ports; remove all of it at the end.
+
+    Args:
+        project: The generated project; its .env is changed.
+        files: The Compose files.
+    """
+    need_engine()
+    name = f"e2e-{secrets.token_hex(4)}"
+    with (project / ".env").open("a", encoding="utf-8") as env:
+        env.writelines(f"{variable}=0\n" for variable in PORT_VARIABLES)
+        env.write(f"COMPOSE_PROJECT_NAME={name}\n")
+    services: dict[str, Json] = configuration(project, files)["services"]
+    images = {
+        service: model["image"]
+        for service, model in services.items()
+        if "profiles" not in model and "build" not in model
+    }
+    missing = {service: image for service, image in images.items() if not has_image(image)}
+    present = [s for s, model in services.items() if "profiles" not in model and s not in missing]
+    compose = DockerCompose(project, list(files), build=True, services=present)
+    try:
+        compose.start()
+        yield Stack(compose, name, present, missing)
+    except BaseException:
+        print(*compose.get_logs(), sep="\n", file=sys.stderr)
+        raise
+    finally:
+        compose.services = None  # everything, with networks and volumes
+        compose.stop()

@@ -1,0 +1,292 @@
+"""The overlay end to end: one request, followed through the real programs.
+
+A test whose service has no image on this machine is skipped with the image's name.
+"""
+
+import json
+import re
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import requests
+
+from tests.backend import HEALTH, ITEMS, OPENMETRICS
+from tests.conftest import Bake
+from tests.running import wait_until
+from tests.stack import CORE, FRESH_SECONDS, Stack, running_stack
+
+SERVICES = ["backend", "prometheus", "loki", "promtail", "docker-proxy", "tempo", "grafana"]
+HOPS = {  # hop of obs-check -> the services it needs besides backend and prometheus
+    "prometheus": [],
+    "exemplar": [],
+    "tempo": ["tempo"],
+    "loki": ["loki", "promtail", "docker-proxy"],
+    "grafana": ["grafana", "loki", "tempo"],
+}
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def stack(bake: Bake) -> Iterator[Stack]:
+    with running_stack(bake(project_slug="e2e-service")) as running:
+        yield running
+
+
+@dataclass
+class Followed:
+    """A request that was made while the stack ran.
+
+    Attributes:
+        name: Of the item it created.
+        trace_id: Its own.
+        counted: How many requests like it were made so far.
+    """
+
+    name: str
+    trace_id: str
+    counted: int
+
+
+@pytest.fixture(scope="module")
+def request_made(stack: Stack) -> Followed:
+    followed = Followed(f"item {uuid.uuid4()}", uuid.uuid4().hex, 1)
+    answer = requests.post(
+        stack.url("backend") + ITEMS,
+        json={"name": followed.name},
+        headers={"traceparent": f"00-{followed.trace_id}-{'1' * 16}-01"},
+        timeout=10,
+    )
+    assert answer.status_code == 201
+    return followed
+
+
+def find_counter(stack: Stack) -> float:
+    query = (
+        f'sum(http_requests_total{{job="backend",endpoint="{ITEMS}",method="POST",status="201"}})'
+    )
+    return sum(stack.query(query).values())
+
+
+def find_spans(stack: Stack, trace_id: str) -> list[str]:
+    trace = stack.get("tempo", f"/api/v2/traces/{trace_id}")["trace"]
+    return [
+        span["name"]
+        for resource in trace["resourceSpans"]
+        for scope in resource["scopeSpans"]
+        for span in scope["spans"]
+    ]
+
+
+def find_streams(stack: Stack, logql: str) -> list[dict[str, Any]]:
+    answer = stack.get("loki", "/loki/api/v1/query_range", query=logql, since="1h", limit="1000")
+    streams: list[dict[str, Any]] = answer["data"]["result"]
+    return streams
+
+
+def find_lines(stack: Stack, logql: str) -> list[str]:
+    return [line for stream in find_streams(stack, logql) for _, line in stream["values"]]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_each_service_is_healthy(stack: Stack, service: str) -> None:
+    stack.need(service)
+    assert stack.health(service) == "healthy"
+
+
+def test_the_request_is_counted_within_six_seconds(stack: Stack) -> None:
+    def counted() -> float:
+        query = f'sum(http_requests_total{{job="backend",endpoint="{ITEMS}",method="GET"}})'
+        return sum(stack.query(query).values())
+
+    before = counted()
+    assert requests.get(stack.url("backend") + ITEMS, timeout=10).ok
+    started = time.monotonic()
+    wait_until(lambda: counted() == before + 1, "the request to be counted", timeout=FRESH_SECONDS)
+    assert time.monotonic() - started < 6
+
+
+def test_the_scrape_has_the_requests_exemplar(stack: Stack, request_made: Followed) -> None:
+    metrics = requests.get(stack.url("backend") + "/metrics", headers=OPENMETRICS, timeout=10).text
+    assert re.search(rf'_bucket{{.*}} 1.0 # {{.*trace_id="{request_made.trace_id}"}}', metrics)
+
+    def exemplars() -> bool:
+        query = {"query": "http_request_duration_seconds_bucket", "start": f"{time.time() - 600}"}
+        return request_made.trace_id in str(
+            stack.get("prometheus", "/api/v1/query_exemplars", **query, end=f"{time.time()}")
+        )
+
+    wait_until(exemplars, "the exemplar in Prometheus", timeout=FRESH_SECONDS)
+
+
+def test_the_trace_is_in_tempo_by_id_and_by_search(stack: Stack, request_made: Followed) -> None:
+    stack.need("tempo")
+    wait_until(
+        lambda: find_spans(stack, request_made.trace_id) == [f"POST {ITEMS}"],
+        "the trace in Tempo",
+        timeout=FRESH_SECONDS,
+    )
+    query = f'{{resource.service.name="backend" && name="POST {ITEMS}"}}'
+    wait_until(
+        lambda: request_made.trace_id in str(stack.get("tempo", "/api/search", q=query)),
+        "the trace in Tempo's search",
+        timeout=FRESH_SECONDS,
+    )
+
+
+def test_the_log_line_is_in_loki_with_its_trace_id(stack: Stack, request_made: Followed) -> None:
+    stack.need("loki", "promtail", "docker-proxy")
+    query = f'{{service="backend"}} | trace_id="{request_made.trace_id}"'
+    (line,) = wait_until(
+        lambda: find_lines(stack, query), "the line in Loki", timeout=FRESH_SECONDS
+    )
+    assert json.loads(line)["message"] == f"POST {ITEMS} 201"
+
+
+def test_lines_have_exactly_the_labels_of_the_contract(
+    stack: Stack, request_made: Followed
+) -> None:
+    stack.need("loki", "promtail", "docker-proxy")
+    labels = {"service", "container", "stream", "project", "level"}
+    series = wait_until(
+        lambda: stack.get("loki", "/loki/api/v1/series", **{"match[]": '{service="backend"}'})[
+            "data"
+        ],
+        "lines of the backend in Loki",
+    )
+    assert {frozenset(each) for each in series} == {frozenset(labels)}
+    assert {each["project"] for each in series} == {stack.project}
+    assert {each["container"] for each in series} == {f"{stack.project}-backend-1"}
+
+
+def test_the_collector_reads_this_project_but_not_itself(stack: Stack) -> None:
+    stack.need("loki", "promtail", "docker-proxy")
+
+    def services() -> set[str]:
+        return set(
+            stack.get("loki", "/loki/api/v1/label/service/values", since="1h").get("data", [])
+        )
+
+    wait_until(lambda: {"backend", "prometheus"} <= services(), "lines in Loki")
+    assert not services() & {"promtail", "docker-proxy"}
+    projects = stack.get("loki", "/loki/api/v1/label/project/values", since="1h")["data"]
+    assert projects == [stack.project]
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        ("GET /_ping", 200),
+        ("GET /v1.41/containers/json", 200),
+        ("GET /v1.41/networks", 200),
+        ("GET /info", 403),
+        ("GET /v1.41/containers/../info", 403),
+        (f"GET /v1.41/containers/{'0' * 64}/archive", 403),
+        ("POST /v1.41/containers/create", 403),
+        (f"POST /v1.41/containers/{'0' * 64}/exec", 403),
+        (f"DELETE /v1.41/containers/{'0' * 64}", 403),
+    ],
+)
+def test_the_engine_answers_only_what_the_collector_reads(
+    stack: Stack, request_line: str, status: int
+) -> None:
+    stack.need("docker-proxy")
+    command = (
+        "import http.client, sys; c = http.client.HTTPConnection('docker-proxy', 2375, timeout=5);"
+        "c.request(*sys.argv[1].split()); print(c.getresponse().status)"
+    )
+    network = f"{stack.project}_docker-api"
+    image = "e2e-service-backend:observability"
+    asked = ["docker", "run", "--rm", f"--network={network}", image, "python", "-c", command]
+    done = subprocess.run([*asked, request_line], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(status)
+
+
+@pytest.mark.parametrize("job", ["backend", "prometheus", "loki", "promtail", "tempo", "grafana"])
+def test_prometheus_scrapes_each_service(stack: Stack, job: str) -> None:
+    stack.need(job)
+    up = f'up{{job="{job}"}}'
+    wait_until(lambda: list(stack.query(up).values()) == [1.0], up, timeout=FRESH_SECONDS)
+
+
+def test_anyone_may_look_at_grafana_and_nobody_is_admin(stack: Stack) -> None:
+    stack.need("grafana")
+    dashboard = stack.get("grafana", "/api/dashboards/uid/backend-service")
+    assert dashboard["dashboard"]["title"] == "Backend Service"
+    assert stack.get("grafana", "/api/dashboards/home")["dashboard"]["uid"] == "backend-service"
+    for path in ("/api/admin/settings", "/api/datasources", "/api/org/users"):
+        assert requests.get(stack.url("grafana") + path, timeout=10).status_code in (401, 403)
+    signed_in = requests.get(stack.url("grafana") + "/api/org", auth=("admin", "admin"), timeout=10)
+    assert signed_in.status_code == 401
+
+
+@pytest.mark.parametrize("hop", HOPS)
+def test_obs_check_follows_a_request(stack: Stack, hop: str) -> None:
+    stack.need(*HOPS[hop])
+    command = ["run", "--rm", "--no-deps", "obs-check", "python", "/check/obs_check.py", hop]
+    done = stack.run(*command, check=False)
+    assert done.returncode == 0, done.stdout
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [
+        ["ok", "backend"],
+        ["ok", hop],
+    ]
+
+
+def test_obs_check_says_what_is_missing(stack: Stack) -> None:
+    stack.run("stop", "prometheus")
+    try:
+        command = ["run", "--rm", "--no-deps", "obs-check", "python", "/check/obs_check.py"]
+        done = stack.run(*command, "prometheus", check=False)
+    finally:
+        stack.run("start", "prometheus")
+        stack.wait_for_health("healthy", ["prometheus"])
+    assert done.returncode == 1
+    assert "FAIL  prometheus" in done.stdout
+    assert "no answer from http://prometheus:9090" in done.stdout
+    assert "likely cause: it is not running" in done.stdout
+
+
+def test_health_checks_fail_while_the_program_hangs(stack: Stack) -> None:
+    # The first process of these two only starts, and waits for, the one that does the work.
+    parents = [service for service in ("backend", "docker-proxy") if service in stack.services]
+    others = [service for service in stack.services if service not in parents]
+
+    def signal(name: str) -> None:
+        stack.run("kill", f"--signal={name}", *others)
+        for service in parents:
+            stack.run("exec", "-T", service, "sh", "-c", f"kill -{name} -1")
+
+    signal("STOP")
+    try:
+        stack.wait_for_health("unhealthy", stack.services)
+    finally:
+        signal("CONT")
+    stack.wait_for_health("healthy", stack.services)
+
+
+def test_data_survives_down_and_up(stack: Stack, request_made: Followed) -> None:
+    wait_until(lambda: find_counter(stack), "the request in Prometheus")
+    stack.run("down")
+    stack.compose.start()
+    items = requests.get(stack.url("backend") + ITEMS, timeout=10).json()
+    assert request_made.name in [item["name"] for item in items]
+    past = f'max_over_time(http_requests_total{{endpoint="{ITEMS}",method="POST"}}[1h])'
+    assert sum(stack.query(past).values()) == request_made.counted
+    if "tempo" in stack.services:
+        assert find_spans(stack, request_made.trace_id) == [f"POST {ITEMS}"]
+    if "loki" in stack.services:
+        query = f'{{service="backend"}} | trace_id="{request_made.trace_id}"'
+        assert len(wait_until(lambda: find_lines(stack, query), "the old line in Loki")) == 1
+
+
+def test_the_core_runs_by_itself(bake: Bake) -> None:
+    project = bake(project_slug="e2e-service", include_observability="no")
+    with running_stack(project, CORE) as core:
+        assert core.services == ["backend"]
+        assert core.get("backend", HEALTH) == {"status": "ok"}
+        assert requests.get(core.url("backend") + "/metrics", timeout=10).status_code == 404
