@@ -2,23 +2,20 @@
 
 import json
 import secrets
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import requests
 from testcontainers.compose import DockerCompose
 
+from scripts.engine import OVERLAY, engine_problem, split_services
 from tests.running import unavailable, wait_until
 
-CORE = ["compose.yml"]
-OVERLAY = [*CORE, "compose.observability.yml"]
 # Published by the overlay: service -> port inside its container.
 PORTS = {"backend": 8000, "prometheus": 9090, "loki": 3100, "tempo": 3200, "grafana": 3000}
 PORT_VARIABLES = (
@@ -31,26 +28,14 @@ PORT_VARIABLES = (
     "TEMPO_OTLP_HTTP_PORT",
 )
 FRESH_SECONDS = 15.0
-PULL_SECONDS = 600
 
 Json = dict[str, Any]
 
 
 def need_engine() -> None:
-    """Skip the test where no container engine answers."""
-    if not shutil.which("docker"):
-        unavailable("the program docker is missing")
-    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
-        unavailable("no container engine answers `docker info`")
-
-
-@cache
-def has_image(name: str) -> bool:
-    """Tell whether an image is here or can be pulled."""
-    if not subprocess.run(["docker", "image", "inspect", name], capture_output=True).returncode:
-        return True
-    pull = ["docker", "pull", "--quiet", name]
-    return not subprocess.run(pull, capture_output=True, timeout=PULL_SECONDS).returncode
+    """Skip the test where no container can be started."""
+    if problem := engine_problem():
+        unavailable(problem)
 
 
 @dataclass
@@ -122,15 +107,6 @@ def json_lines(text: str) -> list[Json]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def configuration(project: Path, files: list[str]) -> Json:
-    """Return the merged Compose model of a project, as ``docker compose config`` gives it."""
-    command = ["docker", "compose", *(f"--file={file}" for file in files)]
-    command += ["--profile=*", "config", "--format=json"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True)
-    model: Json = json.loads(done.stdout)
-    return model
-
-
 @contextmanager
 def running_stack(project: Path, files: list[str] = OVERLAY) -> Iterator[Stack]:
     """Start a generated project under a random name and on random ports; remove all of it at the end.
@@ -144,14 +120,7 @@ def running_stack(project: Path, files: list[str] = OVERLAY) -> Iterator[Stack]:
     with (project / ".env").open("a", encoding="utf-8") as env:
         env.writelines(f"{variable}=0\n" for variable in PORT_VARIABLES)
         env.write(f"COMPOSE_PROJECT_NAME={name}\n")
-    services: dict[str, Json] = configuration(project, files)["services"]
-    images = {
-        service: model["image"]
-        for service, model in services.items()
-        if "profiles" not in model and "build" not in model
-    }
-    missing = {service: image for service, image in images.items() if not has_image(image)}
-    present = [s for s, model in services.items() if "profiles" not in model and s not in missing]
+    present, missing = split_services(project, files)
     compose = DockerCompose(project, list(files), build=True, services=present)
     try:
         compose.start()

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import requests
 
+from scripts.engine import CORE
 from tests.backend import HEALTH, ITEMS, OPENMETRICS
 from tests.conftest import Bake
 from tests.running import wait_until
-from tests.stack import CORE, FRESH_SECONDS, Stack, running_stack
+from tests.stack import FRESH_SECONDS, Stack, running_stack
 
 SERVICES = ["backend", "prometheus", "loki", "promtail", "docker-proxy", "tempo", "grafana"]
 HOPS = {  # hop of obs-check -> the services it needs besides backend and prometheus

@@ -1,0 +1,47 @@
+# Run `make` to list the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The generated project's own `make` finds uv here.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(VENV)/.installed ## Generate a project, start it, and follow one request through it
+	$(BIN)/python -m scripts.demo
+
+.PHONY: test
+test: $(VENV)/.installed ## Run all tests; ARGS="-k slug -x" is passed to pytest
+	$(BIN)/pytest -ra $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.installed ## Check format, lint and types
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(VENV)/.installed ## Format the code and fix what can be fixed
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+.PHONY: lock
+lock: $(VENV)/.installed ## Resolve all dependencies again: of the tests, and of the template
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --group dev --output-file requirements-dev.txt
+	$(BIN)/python scripts/lock.py
+
+.PHONY: clean
+clean: ## Delete the environment and all caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find hooks scripts tests '{{cookiecutter.project_slug}}' \
+	  \( -name __pycache__ -o -name '.*_cache' -o -name .venv \) -prune -exec rm -rf {} +
+
+$(VENV)/.installed: requirements-dev.txt scripts/bootstrap.sh
+	scripts/bootstrap.sh
+	@touch $@

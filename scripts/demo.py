@@ -1,0 +1,207 @@
+"""Generates a demo project, starts it, and follows one request through it: ``make demo``.
+
+In containers where an engine answers, else without. The backend itself shows the request's metric,
+span and log line; obs-check then finds them in the services that run.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import requests
+from cookiecutter.main import cookiecutter
+
+from scripts.engine import OVERLAY, compose, engine_problem, split_services
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "demo"
+SLUG = "observability-demo"
+ITEMS = "/api/v1/items"
+WAIT_SECONDS = 60.0
+# Variables of .env, with the default of each.
+PORTS = {
+    "BACKEND_PORT": 8000,
+    "GRAFANA_PORT": 3000,
+    "PROMETHEUS_PORT": 9090,
+    "LOKI_PORT": 3100,
+    "TEMPO_HTTP_PORT": 3200,
+    "TEMPO_OTLP_GRPC_PORT": 4317,
+    "TEMPO_OTLP_HTTP_PORT": 4318,
+}
+# Hop of obs-check -> the services without which it cannot be there.
+HOPS = {
+    "prometheus": {"prometheus"},
+    "exemplar": {"prometheus"},
+    "tempo": {"tempo"},
+    "loki": {"loki", "promtail", "docker-proxy"},
+    "grafana": {"grafana", "prometheus", "loki", "tempo"},
+}
+
+Output = Callable[[], str]
+
+
+def main() -> int:
+    """Run the demo and return the exit code."""
+    problem = engine_problem()
+    project = generate()
+    shown = project.relative_to(ROOT)
+    print(f"Generated {shown}.", flush=True)
+    try:
+        if problem:
+            print(f"Starting it without containers, because {problem}.", flush=True)
+            with on_this_machine(project) as (url, output):
+                follow(url, output)
+            print(f"\nGo on with it:  cd {shown} && make obs-dev")
+        else:
+            services = in_containers(project)
+            print(f"\nStop it:  cd {shown} && make obs-down")
+            if "grafana" in services:
+                print(f"Grafana:  {address(project, 'grafana', 3000)}")
+    except (OSError, TimeoutError, subprocess.CalledProcessError) as error:
+        print(f"The demo failed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def generate() -> Path:
+    """Generate the project, over an older one if there is one, and return its folder."""
+    answers = {"project_name": "Observability Demo", "project_slug": SLUG}
+    is_new = not (FOLDER / SLUG).exists()
+    project = Path(
+        cookiecutter(
+            str(ROOT),
+            no_input=True,
+            default_config=True,
+            extra_context=answers,
+            output_dir=str(FOLDER),
+            overwrite_if_exists=True,
+        )
+    )
+    if is_new:
+        settings = {name: free_port(port) for name, port in PORTS.items()} | {"PRINT_SPANS": "true"}
+        with (project / ".env").open("a", encoding="utf-8") as env:
+            env.writelines(f"{name}={value}\n" for name, value in settings.items())
+    return project
+
+
+def free_port(wanted: int) -> int:
+    """Return this loopback port, or another where something listens on it."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        if probe.connect_ex(("127.0.0.1", wanted)) != 0:
+            return wanted
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def in_containers(project: Path) -> list[str]:
+    """Start every service whose image can be had, follow a request, and return the services."""
+    services, missing = split_services(project, OVERLAY)
+    for service, image in missing.items():
+        print(f"Left out: {service}, because the image {image} cannot be had.", flush=True)
+    command = compose(OVERLAY)
+    up = [*command, "up", "--build", "--detach", "--wait", *services]
+    subprocess.run(up, cwd=project, check=True)
+
+    def output() -> str:
+        logs = [*command, "logs", "--no-log-prefix", "--no-color", "backend"]
+        return subprocess.run(logs, cwd=project, check=True, capture_output=True, text=True).stdout
+
+    follow(address(project, "backend", 8000), output)
+    hops = [hop for hop, needed in HOPS.items() if needed <= set(services)]
+    print("\nobs-check, for the services that run:", flush=True)
+    check = [*command, "run", "--rm", "--no-deps", "obs-check", "python", "/check/obs_check.py"]
+    subprocess.run([*check, *hops], cwd=project, check=True)
+    return services
+
+
+def address(project: Path, service: str, port: int) -> str:
+    """Return where a service that runs is published."""
+    command = [*compose(OVERLAY), "port", service, str(port)]
+    done = subprocess.run(command, cwd=project, check=True, capture_output=True, text=True)
+    return f"http://{done.stdout.strip()}"
+
+
+@contextmanager
+def on_this_machine(project: Path) -> Iterator[tuple[str, Output]]:
+    """Run ``make obs-dev`` while the block runs; yield its address and what it prints."""
+    settings = dict(line.split("=", 1) for line in env_lines(project))
+    log = project / "obs-dev.log"
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            ["make", "obs-dev"], cwd=project, stdout=sink, stderr=sink, start_new_session=True
+        )
+    try:
+        yield f"http://127.0.0.1:{settings['BACKEND_PORT']}", lambda: log.read_text("utf-8")
+    except TimeoutError as error:
+        raise TimeoutError(f"{error}; {log} ends:\n{log.read_text('utf-8')[-2000:]}") from error
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def env_lines(project: Path) -> list[str]:
+    """Return the lines of .env that set something."""
+    lines = (project / ".env").read_text("utf-8").splitlines()
+    return [line for line in lines if "=" in line and not line.startswith("#")]
+
+
+def follow(url: str, output: Output) -> None:
+    """Make one request and print its metric, span and log line, which share its trace id.
+
+    Raises:
+        TimeoutError: one of them does not show up.
+    """
+    trace_id = uuid.uuid4().hex
+    headers = {"traceparent": f"00-{trace_id}-{uuid.uuid4().hex[:16]}-01"}
+    wait_for("the backend", lambda: requests.get(f"{url}{ITEMS}", timeout=5).ok)
+    body = {"name": f"Demo {trace_id[:8]}"}
+    answer = requests.post(url + ITEMS, json=body, headers=headers, timeout=10)
+    print(f"\nPOST {url}{ITEMS} {json.dumps(body)}: {answer.status_code}, trace {trace_id}\n")
+    print(f"metric  {wait_for('the metric', lambda: find_metric(url, trace_id))}\n")
+    print(f"span    {wait_for('the span', lambda: find_line(output, trace_id, 'name'))}\n")
+    print(f"log     {wait_for('the log line', lambda: find_line(output, trace_id, 'logger'))}")
+
+
+def find_metric(url: str, trace_id: str) -> str | None:
+    """Return the line of /metrics that has the trace id as its exemplar."""
+    accept = {"accept": "application/openmetrics-text"}
+    lines = requests.get(f"{url}/metrics", headers=accept, timeout=5).text.splitlines()
+    return next((line for line in lines if trace_id in line), None)
+
+
+def find_line(output: Output, trace_id: str, member: str) -> str | None:
+    """Return the JSON line with the trace id that has a certain member."""
+    lines = (line for line in output().splitlines() if trace_id in line)
+    return next((line for line in lines if member in json.loads(line)), None)
+
+
+def wait_for(what: str, find: Callable[[], Any]) -> Any:
+    """Return what ``find`` finds, tried until the time is over.
+
+    Raises:
+        TimeoutError: it found nothing.
+    """
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            if found := find():
+                return found
+        except OSError:
+            pass
+        time.sleep(0.2)
+    raise TimeoutError(f"{what} did not show up within {WAIT_SECONDS:g} s")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
