@@ -1,0 +1,21 @@
+// Reads [{"name", "language", "text"}] on stdin and prints one line for each syntax error.
+// Exit code: 0 all queries parse, 1 some do not.
+import { text } from "node:stream/consumers";
+
+import { parser as logql } from "@grafana/lezer-logql";
+import { parser as traceql } from "@grafana/lezer-traceql";
+import { parser as promql } from "@prometheus-io/lezer-promql";
+
+const parsers = { logql, promql, traceql };
+
+for (const query of JSON.parse(await text(process.stdin))) {
+  parsers[query.language].parse(query.text).iterate({
+    enter(node) {
+      if (node.type.isError) {
+        const rest = query.text.slice(node.from) || "the end";
+        console.log(`${query.name}: ${query.language} error at ${node.from}, before: ${rest}`);
+        process.exitCode = 1;
+      }
+    },
+  });
+}

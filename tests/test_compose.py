@@ -1,0 +1,197 @@
+"""What Compose makes of the files, and what the programs say of their configuration."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scripts.engine import CORE, OVERLAY, configuration, has_image
+from tests.conftest import tree
+from tests.running import unavailable
+from tests.stack import need_engine
+
+STACK = {"prometheus", "loki", "promtail", "docker-proxy", "tempo", "grafana"}
+ONE_SHOT = {"obs-check"}
+# A container that may not do without something, and why.
+WRITES_TO_HOST = {"docker-proxy"}  # a socket is opened for writing even to read from the engine
+# The user each image runs as is its own, except:
+ROOT_USERS = {"docker-proxy": "0:0"}  # owner of the engine's socket
+VOLUMES = {
+    "backend": {"/data"},
+    "prometheus": {"/prometheus"},
+    "loki": {"/loki"},
+    "promtail": {"/var/lib/promtail"},
+    "tempo": {"/var/tempo"},
+    "grafana": {"/var/lib/grafana"},
+}
+# Program, its arguments to check the mounted configuration, and variables with which it starts.
+CONFIG_CHECKS = {
+    "loki": ["-verify-config"],
+    "tempo": ["-config.verify=true"],
+    "promtail": ["-check-syntax"],
+}
+VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::[-?]([^}]*))?\}")
+
+Services = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def services(yes_project: Path) -> Services:
+    need_compose()
+    merged: Services = configuration(yes_project, OVERLAY)["services"]
+    return merged
+
+
+def need_compose() -> None:
+    version = ["docker", "compose", "version"]
+    if not shutil.which("docker") or subprocess.run(version, capture_output=True).returncode:
+        unavailable("the program docker compose is missing")
+
+
+def test_the_overlay_adds_exactly_the_stack(services: Services) -> None:
+    assert services.keys() == {"backend"} | STACK | ONE_SHOT
+
+
+def test_the_overlay_changes_only_what_the_backend_needs(
+    yes_project: Path, services: Services
+) -> None:
+    core = configuration(yes_project, CORE)["services"]["backend"]
+    changed = {key for key in services["backend"] if services["backend"][key] != core.get(key)}
+    assert changed == {"image", "build", "command", "environment"}
+    assert "depends_on" not in services["backend"]
+
+
+def test_the_core_alone_has_no_extension(yes_project: Path) -> None:
+    core = configuration(yes_project, CORE)["services"]["backend"]
+    assert (core["image"], core.get("environment")) == ("my-service-backend:core", None)
+
+
+def test_every_port_is_bound_to_loopback(services: Services) -> None:
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert len(ports) == 7
+    assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
+    assert len({port["published"] for port in ports}) == 7
+
+
+def test_every_service_is_confined(services: Services) -> None:
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["read_only"] is True, name
+        assert not service.get("privileged"), name
+        assert service.get("user") == ROOT_USERS.get(name), name
+        assert "container_name" not in service, name
+
+
+def test_every_service_restarts_rotates_its_log_and_tells_its_health(services: Services) -> None:
+    for name, service in services.items():
+        assert service["restart"] == ("no" if name in ONE_SHOT else "unless-stopped"), name
+        assert service["logging"]["options"].keys() == {"max-size", "max-file"}, name
+        assert ("healthcheck" in service) == (name not in ONE_SHOT), name
+        assert ("mem_limit" in service) == (name != "backend"), name
+
+
+def test_every_image_of_the_stack_is_pinned(services: Services) -> None:
+    for name in STACK:
+        assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+(-alpine)?", services[name]["image"]), name
+
+
+def test_data_is_on_named_volumes_and_the_rest_is_read_only(services: Services) -> None:
+    for name, service in services.items():
+        mounts = service.get("volumes", [])
+        data = {mount["target"] for mount in mounts if mount["type"] == "volume"}
+        assert data == VOLUMES.get(name, set()), name
+        writable = [m for m in mounts if m["type"] == "bind" and not m.get("read_only")]
+        assert bool(writable) == (name in WRITES_TO_HOST), name
+
+
+def test_only_the_proxy_sees_the_engine(services: Services) -> None:
+    seen = [name for name, service in services.items() if "docker.sock" in str(service)]
+    assert seen == ["docker-proxy"]
+    assert list(services["docker-proxy"]["networks"]) == ["docker-api"]
+    assert "ports" not in services["docker-proxy"]
+    assert {n for n, s in services.items() if "docker-api" in s["networks"]} == {
+        "docker-proxy",
+        "promtail",
+    }
+
+
+def test_the_network_is_named_after_the_project(yes_project: Path) -> None:
+    networks = configuration(yes_project, OVERLAY)["networks"]
+    assert networks["default"]["name"] == "my-service-network"
+    assert networks["docker-api"]["internal"] is True
+
+
+@pytest.mark.parametrize("variant", ["yes", "no"])
+def test_env_example_lists_every_variable_with_its_default(
+    request: pytest.FixtureRequest, variant: str
+) -> None:
+    project: Path = request.getfixturevalue(f"{variant}_project")
+    files = OVERLAY if variant == "yes" else CORE
+    text = "\n".join((project / file).read_text() for file in files)
+    used = dict(VARIABLE.findall(re.sub(r"(?m)^#.*", "", text)))
+    del used["COMPOSE_PROJECT_NAME"]
+    lines = (project / ".env.example").read_text().splitlines()
+    listed = dict(re.findall(r"^(?:# )?([A-Z_]+)=(.*)$", "\n".join(lines), re.MULTILINE))
+    if variant == "yes":
+        assert listed.pop("GRAFANA_ADMIN_PASSWORD") == ""
+        assert "set it in .env" in used.pop("GRAFANA_ADMIN_PASSWORD")
+    assert listed == used
+
+
+def test_a_missing_password_stops_the_stack_and_says_what_to_do(
+    yes_project: Path, tmp_path: Path
+) -> None:
+    need_compose()
+    project = tmp_path / "project"
+    shutil.copytree(yes_project, project)
+    (project / ".env").unlink()
+    command = ["docker", "compose", *(f"--file={file}" for file in OVERLAY), "config"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "GRAFANA_ADMIN_PASSWORD" in done.stderr
+    assert "make obs-up" in done.stderr
+
+
+def test_promtool_accepts_the_configuration_of_prometheus(yes_project: Path) -> None:
+    if not shutil.which("promtool"):
+        unavailable("the program promtool is missing")
+    config = yes_project / "observability" / "prometheus" / "prometheus.yml"
+    done = subprocess.run(
+        ["promtool", "check", "config", "--lint=all", "--lint-fatal", str(config)],
+        env=os.environ | {"PROJECT": "my-service"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("service", CONFIG_CHECKS)
+def test_each_program_accepts_its_configuration(
+    yes_project: Path, services: Services, service: str
+) -> None:
+    need_engine()
+    if not has_image(services[service]["image"]):
+        unavailable(f"the image {services[service]['image']} is missing")
+    model = services[service]
+    (config,) = [mount for mount in model["volumes"] if mount["type"] == "bind"]
+    command = ["docker", "run", "--rm", "--network=none"]
+    command += [f"--env={name}={value}" for name, value in model["environment"].items()]
+    command += [f"--volume={config['source']}:{config['target']}:ro", model["image"]]
+    command += [*model["command"], *CONFIG_CHECKS[service]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_yaml_file_of_the_stack_parses(yes_project: Path) -> None:
+    files = [name for name in tree(yes_project) if name.endswith(".yml")]
+    assert len(files) >= 7
+    for name in files:
+        assert yaml.safe_load((yes_project / name).read_text()), name
