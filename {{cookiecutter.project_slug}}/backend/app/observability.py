@@ -30,7 +30,6 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    disable_created_metrics,
 )
 from prometheus_client.exposition import choose_encoder
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -135,8 +134,6 @@ class RequestMetrics:
 @cache
 def request_metrics(registry: CollectorRegistry) -> RequestMetrics:
     """Return the registry's HTTP metrics; made on the first call, as names are unique in it."""
-    # Else each counter and histogram has one more series, which nothing here reads.
-    disable_created_metrics()  # type: ignore[no-untyped-call]
     labels = ("method", "endpoint")
     return RequestMetrics(
         Counter("http_requests", "Requests answered.", (*labels, "status"), registry=registry),
