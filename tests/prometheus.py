@@ -1,8 +1,8 @@
 """Runs real Prometheus: the program if it is installed, else its image."""
 
 import json
+import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +11,8 @@ from typing import Any
 
 import requests
 
+from scripts.engine import engine_problem, has_image
+from tests.conftest import TEMPLATE
 from tests.running import free_port, start_process, unavailable, wait_until
 
 IMAGE = "prom/prometheus:v3.16.0"
@@ -72,26 +74,29 @@ def running_prometheus(target: str, folder: Path) -> Iterator[Prometheus]:
     config.write_text(json.dumps({"scrape_configs": [job]}), encoding="utf-8")
     port = free_port()
     listen = f"--web.listen-address=127.0.0.1:{port}"
-    with start_process([*_command(folder), listen, "--enable-feature=exemplar-storage"]) as running:
+    with start_process([*_command(folder), listen, _features()]) as running:
         prometheus = Prometheus(f"http://127.0.0.1:{port}")
         running.wait_until(lambda: prometheus.number("up") == 1, "the first scrape")
         yield prometheus
+
+
+def _features() -> str:
+    """Return the overlay's own flag, which decides what is stored."""
+    overlay = (TEMPLATE / "compose.observability.yml").read_text(encoding="utf-8")
+    (flag,) = re.findall(r"--enable-feature=\S+", overlay)
+    return str(flag)
 
 
 def _command(folder: Path) -> list[str]:
     if program := shutil.which("prometheus"):
         data = folder / "data"
         return [program, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={data}"]
-    docker = shutil.which("docker")
-    if docker is None:
-        unavailable("neither the program prometheus nor docker is there")
-    for attempt in (["image", "inspect", IMAGE], ["pull", "--quiet", IMAGE]):
-        if subprocess.run([docker, *attempt], capture_output=True, check=False).returncode == 0:
-            break
-    else:
+    if problem := engine_problem():
+        unavailable(f"there is no program prometheus, and {problem}")
+    if not has_image(IMAGE):
         unavailable(f"there is no program prometheus, and no image {IMAGE}")
     # The file alone: Prometheus is not root in there, and may not enter a test's folder.
     config = "/etc/prometheus/prometheus.yml"
     volume = f"--volume={folder}/prometheus.yml:{config}:ro"
-    run = [docker, "run", "--rm", "--network=host", volume, IMAGE]
+    run = ["docker", "run", "--rm", "--network=host", volume, IMAGE]
     return [*run, f"--config.file={config}", "--storage.tsdb.path=/prometheus"]

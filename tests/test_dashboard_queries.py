@@ -266,3 +266,15 @@ def test_table_has_a_row_per_route_with_its_rate_errors_and_latency(busy: Observ
     failed = {route: share_of_failures(keys) for route, keys in made.items()}
     assert errors == pytest.approx(failed, rel=NEARLY)
     assert {route for route, seconds in p95.items() if seconds > 0.5} == {("GET", "/extra/slow")}
+
+
+def test_the_first_error_of_a_route_is_an_increase(idle: Observed) -> None:
+    idle.ask("/extra/raise", ("GET", "/extra/raise", 500))
+    first_error = 'increase(http_requests_total{endpoint="/extra/raise",status="500"}[1m])'
+    increase = wait_until(lambda: idle.prometheus.number(first_error), "an increase")
+    assert increase == pytest.approx(1, rel=0.5)  # extrapolated to a minute
+
+
+def test_the_time_of_a_counters_start_is_no_series(idle: Observed) -> None:
+    idle.prometheus.wait_for_scrapes(1)
+    assert not idle.prometheus.series('{__name__=~".+_created"}')
