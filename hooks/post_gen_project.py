@@ -71,7 +71,10 @@ def main() -> int:
         for feature, names in FEATURE_PATHS.items():
             if answers[feature] == "no":
                 remove(project, feature, names)
-        write_env(project)
+        # cruft compares two generated projects, so what is random must not be in them. It adds
+        # _commit to the answers; the Makefile then writes .env when it is first needed.
+        if "_commit" not in answers:
+            write_env(project)
     except (StaleTableError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -101,7 +101,11 @@ RULES: dict[str, tuple[Callable[[str], bool], str, str]] = {
     ),
     "description": (is_description, f"up to {DESCRIPTION_MAX} {TEXT_RULE}", "Takes orders."),
     "author": (is_name, f"1 to {NAME_MAX} {TEXT_RULE}", "Ada Lovelace"),
-    "python_version": (PYTHON_VERSIONS.__contains__, f"one of {', '.join(PYTHON_VERSIONS)}", "3.13"),
+    "python_version": (
+        PYTHON_VERSIONS.__contains__,
+        f"one of {', '.join(PYTHON_VERSIONS)}",
+        "3.13",
+    ),
     "backend_port": (is_port, PORT_RULE, "8000"),
     "backend_api_prefix": (
         is_prefix,

@@ -1,15 +1,15 @@
 """Projects generated from the template, for every test that needs one."""
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 from cookiecutter.main import cookiecutter
+
+from tests.running import unavailable
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
@@ -24,22 +24,19 @@ def tree(folder: Path) -> list[str]:
     )
 
 
-def skip_without(what: str) -> NoReturn:
-    """Skip the test because ``what`` is not on this machine; with E2E_STRICT=1 fail instead."""
-    if os.environ.get("E2E_STRICT") == "1":
-        pytest.fail(f"{what} is missing, and E2E_STRICT=1 demands it")
-    pytest.skip(f"{what} is missing")
+def copy_template(folder: Path) -> Path:
+    """Copy the template, without the caches that tools leave in a working tree."""
+    shutil.copy(ROOT / "cookiecutter.json", folder)
+    caches = shutil.ignore_patterns("__pycache__", ".*_cache", ".venv")
+    for source in (ROOT / "hooks", TEMPLATE):
+        shutil.copytree(source, folder / source.name, ignore=caches)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the template without the caches that tools leave in a working tree."""
-    copy = tmp_path_factory.mktemp("template")
-    shutil.copy(ROOT / "cookiecutter.json", copy)
-    caches = shutil.ignore_patterns("__pycache__", ".*_cache", ".venv")
-    for folder in (ROOT / "hooks", TEMPLATE):
-        shutil.copytree(folder, copy / folder.name, ignore=caches)
-    return copy
+    """Return a copy of the template. Shared: read it, change nothing."""
+    return copy_template(tmp_path_factory.mktemp("template"))
 
 
 @pytest.fixture(scope="session")
@@ -86,5 +83,5 @@ def docker() -> str:
     """Return the path of docker, when it has Compose. An engine is not needed."""
     program = shutil.which("docker")
     if program is None or subprocess.run([program, "compose", "version"], check=False).returncode:
-        skip_without("docker compose")
+        unavailable("docker compose is missing")
     return program
