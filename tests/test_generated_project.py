@@ -1,0 +1,106 @@
+"""The generated project passes its own checks, run the way its user runs them."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Bake
+from tests.running import unavailable
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the Makefile is for POSIX")
+
+CORE_TARGETS = {"help", "up", "down", "logs", "dev", "test", "lint", "format", "lock"}
+OBS_TARGETS = {"obs-up", "obs-down", "obs-logs", "obs-status", "obs-check", "obs-clean", "obs-dev"}
+# Variables that a program started from a test must not inherit from the tests' own environment.
+OURS = ("MAKEFLAGS", "MAKELEVEL", "PYTHONPATH", "VIRTUAL_ENV")
+
+
+def run(
+    project: Path, *command: str | Path, path: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a project, its output read as one text."""
+    env = {name: value for name, value in os.environ.items() if name not in OURS}
+    env["PATH"] = path or f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    return subprocess.run(
+        command,
+        cwd=project,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module", params=["yes", "no"])
+def answer(request: pytest.FixtureRequest) -> str:
+    """Return both answers to include_observability, one after the other."""
+    chosen: str = request.param
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def installed(bake: Bake, answer: str) -> Path:
+    """Return a project of its own whose environment was made by its own make."""
+    project = bake(include_observability=answer)
+    result = run(project, "make", "backend/.venv/.installed")
+    assert result.returncode == 0, result.stdout
+    return project
+
+
+@pytest.mark.parametrize("goal", ["lint", "test"])
+def test_passes_its_own_checks(installed: Path, goal: str) -> None:
+    result = run(installed, "make", goal)
+    assert result.returncode == 0, result.stdout
+
+
+def test_python_outside_the_backend_meets_the_same_rules(yes_project: Path) -> None:
+    tools = Path(sys.executable).parent
+    ruff = ["--no-cache", "--config", "backend/pyproject.toml", "observability"]
+    mypy = ["--strict", "--config-file=", "--cache-dir", os.devnull, "observability"]
+    assert list(yes_project.glob("observability/**/*.py"))
+    for command in (
+        ["ruff", "format", "--check", *ruff],
+        ["ruff", "check", *ruff],
+        ["mypy", *mypy],
+    ):
+        result = run(yes_project, tools / command[0], *command[1:])
+        assert result.returncode == 0, result.stdout
+
+
+def test_make_lists_every_target(installed: Path, answer: str) -> None:
+    result = run(installed, "make")
+    plain = re.sub(r"\x1b\[\d*m", "", result.stdout)
+    listed = set(re.findall(r"(?m)^  ([a-z-]+) +\S", plain))
+    assert listed == CORE_TARGETS | (OBS_TARGETS if answer == "yes" else set()), result.stdout
+    makefiles = [installed / "Makefile", *installed.glob("*/*.mk")]
+    phony = {
+        name
+        for path in makefiles
+        for line in re.findall(r"(?m)^\.PHONY:(.*)$", path.read_text(encoding="utf-8"))
+        for name in line.split()
+    }
+    assert listed == phony
+
+
+def test_what_is_installed_fits_together(installed: Path) -> None:
+    uv = Path(sys.executable).with_name("uv")
+    result = run(installed, uv, "pip", "check", "--python", "backend/.venv")
+    assert result.returncode == 0, result.stdout
+
+
+def test_installs_without_uv(bake: Bake, tmp_path: Path) -> None:
+    """Where uv is not on the PATH, Python's own venv and pip do."""
+    folders = [Path(name) for name in os.environ["PATH"].split(os.pathsep)]
+    without_uv = os.pathsep.join(str(path) for path in folders if not (path / "uv").exists())
+    project = bake(include_observability="no")
+    if run(project, "python3", "-c", "import ensurepip", path=without_uv).returncode:
+        unavailable("Python's ensurepip is missing (Debian: python3-venv)")
+    result = run(project, "make", "test", path=without_uv)
+    assert result.returncode == 0, result.stdout
+    assert (project / "backend/.venv/bin/uv").exists()

@@ -1,0 +1,328 @@
+"""What cookiecutter generates from good answers, and what it says to bad ones."""
+
+import ast
+import json
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cookiecutter.exceptions import CookiecutterException, FailedHookException
+from hypothesis import Phase, example, given, settings
+from hypothesis import strategies as st
+
+from hooks import pre_gen_project as pre
+from tests.conftest import ROOT, Bake, tree
+
+DEFAULTS: dict[str, str] = {name: rule[2] for name, rule in pre.RULES.items()} | {
+    "description": "A FastAPI service.",
+    "author": "Your Name",
+}
+
+GOOD = {
+    "default": {},
+    "without observability": {"include_observability": "no"},
+    "name": {"project_name": "Zoë’s 1st: #service, 100% & more!", "project_slug": "zoe"},
+    "slug": {"project_slug": "orders_api-2"},
+    "longest slug": {"project_slug": "a" * 50},
+    "shortest slug": {"project_slug": "a"},
+    "description": {"description": "Takes orders: 50% *more* & faster | #1 = yes [no] !important"},
+    "no description": {"description": ""},
+    "longest texts": {"project_name": "n" * 100, "description": "d" * 200, "author": "a" * 100},
+    "author": {"author": "Ådne Ñandú & 東京, Inc. (3)"},
+    "python 3.11": {"python_version": "3.11"},
+    "python 3.14": {"python_version": "3.14"},
+    "backend port": {"backend_port": "1"},
+    "prefix": {"backend_api_prefix": "/v1.0/~a_b-c"},
+    "shortest prefix": {"backend_api_prefix": "/a"},
+    "ports": dict(zip(pre.STACK_PORTS, map(str, range(65530, 65536)), strict=True)),
+    "ports of no stack": {"include_observability": "no", "backend_port": "3000"},
+}
+
+# Answers, and for each variable that is named in the message: the value as it is shown there.
+BAD: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "empty slug": ({"project_slug": ""}, {"project_slug": "''"}),
+    "slug with a slash": ({"project_slug": "a/b"}, {"project_slug": "'a/b'"}),
+    "slug above the folder": ({"project_slug": "../x"}, {"project_slug": "'../x'"}),
+    "absolute slug": ({"project_slug": "/tmp/x"}, {"project_slug": "'/tmp/x'"}),  # noqa: S108
+    "slug is a dot": ({"project_slug": "."}, {"project_slug": "'.'"}),
+    "slug is two dots": ({"project_slug": ".."}, {"project_slug": "'..'"}),
+    "slug with a backslash": ({"project_slug": "a\\b"}, {"project_slug": r"'a\\b'"}),
+    "slug in capitals": ({"project_slug": "My-Service"}, {"project_slug": "'My-Service'"}),
+    "slug with a leading hyphen": ({"project_slug": "-a"}, {"project_slug": "'-a'"}),
+    "slug with a leading digit": ({"project_slug": "1a"}, {"project_slug": "'1a'"}),
+    "slug is too long": ({"project_slug": "a" * 51}, {"project_slug": f"'{'a' * 51}'"}),
+    "slug from a name without letters": ({"project_name": "!!!"}, {"project_slug": "''"}),
+    "quote": ({"project_name": 'a"b', "project_slug": "a"}, {"project_name": "'a\"b'"}),
+    "newline": ({"description": "a\nb"}, {"description": r"'a\nb'"}),
+    "brace": ({"author": "a{b"}, {"author": "'a{b'"}),
+    "backslash": ({"author": "a\\"}, {"author": r"'a\\'"}),
+    "dollar": ({"description": "$HOME"}, {"description": "'$HOME'"}),
+    "port 0": ({"backend_port": "0"}, {"backend_port": "'0'"}),
+    "port 65536": ({"loki_port": "65536"}, {"loki_port": "'65536'"}),
+    "port in words": ({"grafana_port": "http"}, {"grafana_port": "'http'"}),
+    "ports repeat": ({"grafana_port": "9090"}, {"prometheus_port": "'9090'"}),
+    "prefix without a slash": ({"backend_api_prefix": "api"}, {"backend_api_prefix": "'api'"}),
+    "prefix ends in a slash": ({"backend_api_prefix": "/api/"}, {"backend_api_prefix": "'/api/'"}),
+    "prefix of the metrics": (
+        {"backend_api_prefix": "/metrics"},
+        {"backend_api_prefix": "'/metrics'"},
+    ),
+    "python 2": ({"python_version": "2.7"}, {"python_version": "'2.7'"}),
+    "several": (
+        {"project_slug": "../x", "author": "", "backend_port": "x", "tempo_http_port": "4317"},
+        {
+            "project_slug": "'../x'",
+            "author": "''",
+            "backend_port": "'x'",
+            "tempo_otlp_grpc_port": "'4317'",
+        },
+    ),
+}
+
+
+def parse(path: Path) -> object:
+    """Read a file with the parser of its format; text has none."""
+    text = path.read_text(encoding="utf-8")
+    match path.suffix:
+        case ".py":
+            return compile(text, str(path), "exec", ast.PyCF_ONLY_AST)
+        case ".json":
+            return json.loads(text)
+        case ".toml":
+            return tomllib.loads(text)
+        case ".yml" | ".yaml":
+            return yaml.safe_load(text)
+    return None
+
+
+def settings_of(project: Path) -> dict[str, object]:
+    """Return the defaults that are written in app/settings.py."""
+    module = ast.parse((project / "backend/app/settings.py").read_text(encoding="utf-8"))
+    return {
+        node.target.id: node.value.value
+        for node in ast.walk(module)
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(node.target, ast.Name)
+        and isinstance(node.value, ast.Constant)
+    }
+
+
+def check(project: Path, changed: dict[str, str]) -> None:
+    """Assert that every file is rendered and parses, and that each answer arrives unchanged."""
+    answers = {**DEFAULTS, **changed}
+    for name in tree(project):
+        path = project / name
+        parse(path)
+        if not name.startswith("observability/"):
+            assert not re.search(r"\{\{ ?cookiecutter|\{%", path.read_text(encoding="utf-8")), name
+
+    prefix = answers["backend_api_prefix"]
+    package: Any = parse(project / "backend/pyproject.toml")
+    compose: Any = parse(project / "compose.yml")
+    backend = compose["services"]["backend"]
+    ports = backend["ports"]
+    if answers["include_observability"] == "yes":
+        overlay: Any = parse(project / "compose.observability.yml")
+        ports = [*ports, *(p for s in overlay["services"].values() for p in s.get("ports", []))]
+
+    assert project.name == compose["name"] == answers["project_slug"]
+    assert package["project"]["name"] == f"{answers['project_slug']}-backend"
+    assert package["project"]["description"] == answers["description"]
+    assert package["project"]["authors"] == [{"name": answers["author"]}]
+    assert f"http://127.0.0.1:8000{prefix}/health" in backend["healthcheck"]["test"][-1]
+    assert {
+        "project_name": answers["project_name"],
+        "description": answers["description"],
+        "api_prefix": prefix,
+    }.items() <= settings_of(project).items()
+    dockerfile = (project / "backend/Dockerfile").read_text(encoding="utf-8")
+    assert set(re.findall(r"FROM python:(\S+)-slim", dockerfile)) == {answers["python_version"]}
+    for variable in pre.answered(answers):
+        if variable.endswith("_port"):
+            name = variable.upper()
+            published = f"127.0.0.1:${{{name}:-{answers[variable]}}}:"
+            assert len([port for port in ports if port.startswith(published)]) == 1, variable
+            example_of_env = (project / ".env.example").read_text(encoding="utf-8")
+            assert f"\n# {name}={answers[variable]}\n" in example_of_env
+    readme = (project / "README.md").read_text(encoding="utf-8")
+    assert readme.startswith(f"# {answers['project_name']}\n")
+
+
+@pytest.mark.parametrize("changed", GOOD.values(), ids=GOOD)
+def test_generates(bake: Bake, changed: dict[str, str]) -> None:
+    project = bake(**changed)
+    answers = {"project_slug": project.name, **changed}
+    check(project, answers)
+
+
+def test_every_question_is_answered_in_the_table() -> None:
+    assert {name for changed in GOOD.values() for name in changed} == set(pre.RULES)
+
+
+@pytest.mark.parametrize("changed", GOOD.values(), ids=GOOD)
+def test_compose_accepts_the_files(bake: Bake, changed: dict[str, str], docker: str) -> None:
+    project = bake(**changed)
+    files = sorted(path.name for path in project.glob("compose*.yml"))
+    command = [docker, "compose", *(f"--file={name}" for name in files), "config", "--quiet"]
+    result = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("My Service", "my-service"),
+        ("  Zoë & Ádám's 2nd  ", "zoe-adam-s-2nd"),
+        ("東京 API", "dong-jing-api"),
+        ("x" * 49 + " yz", "x" * 49),
+    ],
+)
+def test_the_slug_comes_from_the_name(bake: Bake, name: str, slug: str) -> None:
+    project = bake(options={"accept_hooks": False}, project_name=name)
+    assert project.name == slug
+    assert pre.is_slug(slug)
+
+
+@pytest.mark.parametrize(("answers", "expected"), BAD.values(), ids=BAD)
+def test_refuses_and_leaves_nothing_behind(
+    bake: Bake,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    answers: dict[str, str],
+    expected: dict[str, str],
+) -> None:
+    output_dir = tmp_path / "outer" / "inner"
+    output_dir.mkdir(parents=True)
+    with pytest.raises(FailedHookException):
+        bake(output_dir, **answers)
+    lines = [line for line in capfd.readouterr().err.splitlines() if line]
+    assert lines[0] == "These answers cannot be used, so nothing was generated:"
+    shown = dict(line.split(": ", 1) for line in lines[1:])
+    assert len(shown) == len(lines) - 1
+    assert list(shown) == list(expected)
+    for variable, value in expected.items():
+        assert shown[variable].startswith(f"{value} is ")
+        assert "; allowed: " in shown[variable]
+    assert [path.name for path in tmp_path.rglob("*")] == ["outer", "inner"]
+
+
+def test_refuses_another_include_observability(bake: Bake, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^maybe .* include_observability, .*'yes', 'no'"):
+        bake(tmp_path, include_observability="maybe")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refuses_another_include_observability_in_a_replay(
+    bake: Bake, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Cookiecutter does not look at replayed answers, so the hook must."""
+    replay = tmp_path / "replay.json"
+    private = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
+    answers = {**private, **DEFAULTS, "include_observability": "maybe"}
+    replay.write_text(json.dumps({"cookiecutter": answers}), encoding="utf-8")
+    options = {"no_input": False, "extra_context": None, "replay": str(replay)}
+    with pytest.raises(FailedHookException):
+        bake(tmp_path, options=options)
+    assert "\ninclude_observability: 'maybe' is not allowed; allowed: yes or no" in (
+        capfd.readouterr().err
+    )
+    assert list(tmp_path.iterdir()) == [replay]
+
+
+def test_a_refused_answer_spares_a_folder_that_was_there(bake: Bake, tmp_path: Path) -> None:
+    kept = tmp_path / "orders" / "kept"
+    kept.parent.mkdir()
+    kept.write_text("mine", encoding="utf-8")
+    answers = {"project_slug": "orders", "backend_port": "0"}
+    for options in ({}, {"overwrite_if_exists": True}):
+        with pytest.raises(CookiecutterException):
+            bake(tmp_path, options=options, **answers)
+        assert tree(tmp_path) == ["orders/kept"]
+
+
+@pytest.mark.parametrize("answer", ["yes", "no"])
+def test_exactly_these_files(request: pytest.FixtureRequest, answer: str) -> None:
+    expected = (ROOT / "tests/trees" / f"{answer}.txt").read_text(encoding="utf-8")
+    assert tree(request.getfixturevalue(f"{answer}_project")) == expected.splitlines()
+
+
+def test_the_core_is_the_same_byte_for_byte(yes_project: Path, no_project: Path) -> None:
+    common = set(tree(yes_project)) & set(tree(no_project))
+    assert {"compose.yml", "Makefile", "backend/Dockerfile", "backend/app/main.py"} <= common
+    different = {
+        name
+        for name in common
+        if (yes_project / name).read_bytes() != (no_project / name).read_bytes()
+    }
+    assert different == {
+        ".env",
+        ".env.example",
+        "CLAUDE.md",
+        "README.md",
+        "backend/pyproject.toml",
+    }
+    assert set(tree(no_project)) <= set(tree(yes_project))
+
+
+def test_no_leaves_no_word_of_it(no_project: Path) -> None:
+    word = re.compile(
+        rb"observability|prometheus|loki|promtail|tempo|grafana|opentelemetry|otel", re.IGNORECASE
+    )
+    found = [
+        f"{name}: {match[0].decode()}"
+        for name in tree(no_project)
+        if (match := word.search(name.encode() + b"\n" + (no_project / name).read_bytes()))
+    ]
+    assert found == []
+
+
+def texts(max_length: int, min_size: int = 1) -> st.SearchStrategy[str]:
+    """Return any text that the hook accepts, with much that has a meaning somewhere."""
+    telling = st.sampled_from([*"#:-%&*!|=@,[]()?~+/. 01é’", "yes", "null", "\u00a0"])
+    return (
+        st.lists(st.one_of(telling, st.characters()), min_size=min_size, max_size=20)
+        .map("".join)
+        .filter(lambda text: pre.is_text(text, max_length, may_be_empty=min_size == 0))
+    )
+
+
+ANSWERS = st.fixed_dictionaries(
+    {
+        "project_name": texts(pre.NAME_MAX),
+        "project_slug": st.from_regex(pre.SLUG, fullmatch=True).filter(pre.is_slug),
+        "description": texts(pre.DESCRIPTION_MAX, min_size=0),
+        "author": texts(pre.NAME_MAX),
+        "python_version": st.sampled_from(pre.PYTHON_VERSIONS),
+        "backend_api_prefix": st.from_regex(pre.PREFIX, fullmatch=True).filter(pre.is_prefix),
+        "include_observability": st.sampled_from(pre.YES_NO),
+    }
+)
+PORTS = st.lists(
+    st.integers(1, pre.PORT_MAX).map(str),
+    min_size=1 + len(pre.STACK_PORTS),
+    max_size=1 + len(pre.STACK_PORTS),
+    unique=True,
+)
+
+
+# Shrinking would take minutes; the texts are short enough to read as they are.
+@settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=100,
+    phases=[Phase.explicit, Phase.generate],
+)
+@given(answers=ANSWERS, ports=PORTS)
+@example(answers={"project_name": "yes", "description": "- a: b #c", "author": "null"}, ports=[])
+def test_whatever_is_accepted_generates(
+    bake: Bake, answers: dict[str, str], ports: list[str]
+) -> None:
+    given_ports = dict(zip(("backend_port", *pre.STACK_PORTS), ports, strict=bool(ports)))
+    answers = {"project_slug": "a", **answers, **given_ports}
+    assert pre.find_problems({**DEFAULTS, **answers}) == []
+    check(bake(options={"accept_hooks": False}, **answers), answers)

@@ -1,0 +1,182 @@
+"""The repository around the template: lock files, documents, set-up, continuous integration."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hooks import pre_gen_project as pre
+from tests.conftest import ROOT, TEMPLATE, tree
+
+DEV_LOCK = ROOT / "requirements-dev.txt"
+LOCKS = {path.stem: path for path in (TEMPLATE / "backend/requirements").glob("*.txt")}
+PIN = re.compile(r"([\w.-]+)(?:\[[\w,-]+\])?==([^ ;]+)")
+
+
+def locked(lock: Path) -> dict[str, str]:
+    """Return the version of each package in a lock file."""
+    entries = re.findall(r"(?m)^([\w.-]+)==(\S+)", lock.read_text(encoding="utf-8"))
+    return dict(entries)
+
+
+def pins(requirements: list[str]) -> dict[str, str]:
+    """Return the version of each requirement, all of which must name one."""
+    matches = [PIN.fullmatch(requirement) for requirement in requirements]
+    assert None not in matches, requirements
+    return {match[1]: match[2] for match in matches if match}
+
+
+@pytest.fixture
+def backend(yes_project: Path) -> dict[str, Any]:
+    """Return the generated project's backend/pyproject.toml."""
+    return tomllib.loads((yes_project / "backend/pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_the_template_is_locked_as_pinned(backend: dict[str, Any]) -> None:
+    core = backend["project"]["dependencies"]
+    wanted = {
+        "core": core,
+        "dev": core + backend["dependency-groups"]["dev"],
+        **{k: core + v for k, v in backend["project"]["optional-dependencies"].items()},
+    }
+    assert set(wanted) == set(LOCKS)
+    for name, requirements in wanted.items():
+        assert pins(requirements).items() <= locked(LOCKS[name]).items(), name
+
+
+def test_the_tests_are_locked_as_pinned() -> None:
+    root = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert pins(root["dependency-groups"]["dev"]).items() <= locked(DEV_LOCK).items()
+
+
+def test_one_package_has_one_version_in_all_locks() -> None:
+    """They are installed together; and the tests run what the user runs."""
+    versions: dict[str, set[str]] = {}
+    for lock in (DEV_LOCK, *LOCKS.values()):
+        for name, version in locked(lock).items():
+            versions.setdefault(name, set()).add(version)
+    assert {name: found for name, found in versions.items() if len(found) > 1} == {}
+
+
+@pytest.mark.parametrize("lock", [DEV_LOCK, *LOCKS.values()], ids=lambda lock: lock.stem)
+def test_a_lock_has_hashes_and_no_addresses(lock: Path) -> None:
+    entry = re.compile(
+        r"(?m)^[\w.-]+==\S+(?: ; [^\\\n]+)?(?: \\\n    --hash=sha256:[0-9a-f]{64})+\n"
+    )
+    assert entry.sub("", lock.read_text(encoding="utf-8")) == ""
+
+
+def test_the_uv_that_is_named_is_everywhere_the_same() -> None:
+    version = locked(DEV_LOCK)["uv"]
+    for path in ("Makefile", "backend/Dockerfile"):
+        text = (TEMPLATE / path).read_text(encoding="utf-8")
+        assert re.findall(r"(?i)uv(?:_version :=|==)\s*([\d.]+)", text) == [version], path
+
+
+def readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_readme_lists_the_options_with_their_defaults() -> None:
+    rows = re.findall(r"(?m)^\| `(\w+)` \| (.*?) \|", readme())
+    questions = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
+    public = {name: value for name, value in questions.items() if not name.startswith("_")}
+    assert [name for name, _ in rows] == list(public)
+    for name, shown in rows:
+        default = public[name][0] if isinstance(public[name], list) else public[name]
+        assert f"`{default}`" in shown or "{{" in default, name
+    assert list(public) == list(pre.RULES)
+
+
+def test_readme_shows_the_generated_tree() -> None:
+    """Every path in the drawing exists, and no top-level entry is left out."""
+    block = readme().split("```text\nmy-service/\n", 1)[1].split("```", 1)[0]
+    folders: list[str] = []
+    drawn = set()
+    for line in block.splitlines():
+        indent, name = re.fullmatch(r"([│ ]*)[├└]── (\S+).*", line, re.ASCII).groups()  # type: ignore[union-attr]
+        depth = len(indent) // 4
+        path = "/".join([*folders[:depth], name.rstrip("/")])
+        folders[depth:] = [name.rstrip("/")]
+        drawn.add(path)
+    files = (ROOT / "tests/trees/yes.txt").read_text(encoding="utf-8").splitlines()
+    existing = {parent.as_posix() for name in files for parent in [Path(name), *Path(name).parents]}
+    assert drawn <= existing
+    assert {name.split("/")[0] for name in files} <= drawn
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for document in ROOT.glob("*.md"):
+        text = document.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+            assert (ROOT / target).exists(), f"{document.name}: {target}"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="make and sh are for POSIX")
+def test_make_lists_every_target() -> None:
+    result = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = re.findall(r"(?m)^  (?:\x1b\[1m)?([a-z-]+)", result.stdout)
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert listed == re.findall(r"(?m)^\.PHONY: ([a-z-]+)$", text)
+    for document in ("README.md", "CONTRIBUTING.md"):
+        named = re.findall(r"(?m)`make ([a-z]+)`", (ROOT / document).read_text(encoding="utf-8"))
+        assert named
+        assert set(named) <= {*listed, "up"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="make and sh are for POSIX")
+@pytest.mark.parametrize(
+    ("python", "message"),
+    [
+        (None, "Python is missing. Install python3 (3.11 or newer)"),
+        ("echo Python 3.9.2; exit 1", "Python 3.9.2 is too old: 3.11 or newer is needed."),
+        ('case "$2" in *ensurepip*) exit 1; esac', "Install it: apt install python3-venv"),
+    ],
+    ids=["no python", "old python", "no pip"],
+)
+def test_bootstrap_says_what_is_missing(tmp_path: Path, python: str | None, message: str) -> None:
+    for name in ("sh", "awk", "dirname", "mktemp", "rm"):
+        found = subprocess.run(["which", name], capture_output=True, text=True, check=True).stdout
+        (tmp_path / name).symlink_to(found.strip())
+    if python:
+        (tmp_path / "python3").write_text(f"#!/bin/sh\n{python}\n", encoding="utf-8")
+        (tmp_path / "python3").chmod(0o755)
+    result = subprocess.run(
+        [ROOT / "scripts/bootstrap.sh"],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert message in result.stderr
+
+
+def test_actions_are_pinned_by_commit_and_may_do_nothing_more() -> None:
+    for path in (ROOT / ".github/workflows").glob("*.yml"):
+        text = path.read_text(encoding="utf-8")
+        uses = re.findall(r"uses: (.*)", text)
+        assert uses
+        for action in uses:
+            assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v[\d.]+", action), action
+        workflow = yaml.safe_load(text)
+        assert workflow["permissions"] == {}
+        for name, job in workflow["jobs"].items():
+            assert job["timeout-minutes"], name
+            assert job.get("permissions", {}) in ({}, {"contents": "read"}), name
+
+
+def test_the_trees_are_sorted_and_differ_by_the_feature_only() -> None:
+    yes, no = (
+        (ROOT / f"tests/trees/{answer}.txt").read_text(encoding="utf-8").splitlines()
+        for answer in ("yes", "no")
+    )
+    assert yes == sorted(yes)
+    assert no == sorted(set(no) & set(yes))
+    assert "README.md" in tree(ROOT)
