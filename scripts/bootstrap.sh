@@ -6,6 +6,8 @@ cd "$(dirname "$0")/.."
 
 locks=requirements-dev.txt
 venv=.venv
+# The Makefile puts the environment on the PATH; the uv in it would delete itself.
+PATH=${PATH#"$PWD/$venv/bin:"}
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
@@ -35,7 +37,7 @@ pip_from_debian() (
 
 if command -v uv >/dev/null; then
   echo "Installing into $venv with uv ..."
-  uv venv --quiet --clear --python '>=3.11' "$venv"
+  uv venv --quiet --allow-existing --python '>=3.11' "$venv"
   uv=uv
 else
   command -v python3 >/dev/null ||
@@ -45,10 +47,10 @@ else
   echo "Installing into $venv with pip ..."
   lock_of_uv >"$tmp/uv.txt"
   if python3 -c 'import ensurepip' 2>/dev/null; then
-    python3 -m venv --clear "$venv"
+    python3 -m venv "$venv"
     pip="-m pip"
   elif command -v apt-get >/dev/null && pip=$(pip_from_debian); then
-    python3 -m venv --clear --without-pip "$venv"
+    python3 -m venv --without-pip "$venv"
     pip=$pip/pip
   else
     fail "Python's pip is missing, and cannot be had from here. Install it: apt install python3-venv"
@@ -57,4 +59,4 @@ else
   "$venv/bin/python" $pip install --quiet --disable-pip-version-check --require-hashes -r "$tmp/uv.txt"
   uv=$venv/bin/uv
 fi
-"$uv" pip install --quiet --python "$venv" --require-hashes -r "$locks"
+"$uv" pip sync --quiet --python "$venv" --require-hashes "$locks"
