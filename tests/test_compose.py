@@ -40,17 +40,29 @@ VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::[-?]([^}]*))?\}")
 Services = dict[str, dict[str, Any]]
 
 
-@pytest.fixture(scope="module")
-def services(yes_project: Path) -> Services:
-    need_compose()
-    merged: Services = configuration(yes_project, OVERLAY)["services"]
-    return merged
-
-
 def need_compose() -> None:
     version = ["docker", "compose", "version"]
     if not shutil.which("docker") or subprocess.run(version, capture_output=True).returncode:
         unavailable("the program docker compose is missing")
+
+
+@pytest.fixture(scope="module")
+def model(yes_project: Path) -> dict[str, Any]:
+    need_compose()
+    return configuration(yes_project, OVERLAY)
+
+
+@pytest.fixture(scope="module")
+def services(model: dict[str, Any]) -> Services:
+    merged: Services = model["services"]
+    return merged
+
+
+@pytest.fixture(scope="module")
+def core(yes_project: Path) -> dict[str, Any]:
+    need_compose()
+    backend: dict[str, Any] = configuration(yes_project, CORE)["services"]["backend"]
+    return backend
 
 
 def test_the_overlay_adds_exactly_the_stack(services: Services) -> None:
@@ -58,16 +70,14 @@ def test_the_overlay_adds_exactly_the_stack(services: Services) -> None:
 
 
 def test_the_overlay_changes_only_what_the_backend_needs(
-    yes_project: Path, services: Services
+    core: dict[str, Any], services: Services
 ) -> None:
-    core = configuration(yes_project, CORE)["services"]["backend"]
     changed = {key for key in services["backend"] if services["backend"][key] != core.get(key)}
     assert changed == {"image", "build", "command", "environment"}
     assert "depends_on" not in services["backend"]
 
 
-def test_the_core_alone_has_no_extension(yes_project: Path) -> None:
-    core = configuration(yes_project, CORE)["services"]["backend"]
+def test_the_core_alone_has_no_extension(core: dict[str, Any]) -> None:
     assert (core["image"], core.get("environment")) == ("my-service-backend:core", None)
 
 
@@ -121,10 +131,9 @@ def test_only_the_proxy_sees_the_engine(services: Services) -> None:
     }
 
 
-def test_the_network_is_named_after_the_project(yes_project: Path) -> None:
-    networks = configuration(yes_project, OVERLAY)["networks"]
-    assert networks["default"]["name"] == "my-service-network"
-    assert networks["docker-api"]["internal"] is True
+def test_the_network_is_named_after_the_project(model: dict[str, Any]) -> None:
+    assert model["networks"]["default"]["name"] == "my-service-network"
+    assert model["networks"]["docker-api"]["internal"] is True
 
 
 @pytest.mark.parametrize("variant", ["yes", "no"])
@@ -180,12 +189,12 @@ def test_each_program_accepts_its_configuration(
     need_engine()
     if not has_image(services[service]["image"]):
         unavailable(f"the image {services[service]['image']} is missing")
-    model = services[service]
-    (config,) = [mount for mount in model["volumes"] if mount["type"] == "bind"]
+    program = services[service]
+    (config,) = [mount for mount in program["volumes"] if mount["type"] == "bind"]
     command = ["docker", "run", "--rm", "--network=none"]
-    command += [f"--env={name}={value}" for name, value in model["environment"].items()]
-    command += [f"--volume={config['source']}:{config['target']}:ro", model["image"]]
-    command += [*model["command"], *CONFIG_CHECKS[service]]
+    command += [f"--env={name}={value}" for name, value in program["environment"].items()]
+    command += [f"--volume={config['source']}:{config['target']}:ro", program["image"]]
+    command += [*program["command"], *CONFIG_CHECKS[service]]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -16,6 +16,10 @@ from tests.conftest import ROOT, TEMPLATE, tree
 
 DEV_LOCK = ROOT / "requirements-dev.txt"
 LOCKS = {path.stem: path for path in (TEMPLATE / "backend/requirements").glob("*.txt")}
+OLD_PYTHON = f"""
+[ "$1" = --version ] && echo Python 3.10.9 && exit
+exec {sys.executable} -c "import sys; sys.version_info = (3, 10, 9); $2"
+"""
 PIN = re.compile(r"([\w.-]+)(?:\[[\w,-]+\])?==([^ ;]+)")
 
 
@@ -135,7 +139,7 @@ def test_make_lists_every_target() -> None:
     ("python", "message"),
     [
         (None, "Python is missing. Install python3 (3.11 or newer)"),
-        ("echo Python 3.9.2; exit 1", "Python 3.9.2 is too old: 3.11 or newer is needed."),
+        (OLD_PYTHON, "Python 3.10.9 is too old: 3.11 or newer is needed."),
         ('case "$2" in *ensurepip*) exit 1; esac', "Install it: apt install python3-venv"),
     ],
     ids=["no python", "old python", "no pip"],
@@ -180,3 +184,16 @@ def test_the_trees_are_sorted_and_differ_by_the_feature_only() -> None:
     assert yes == sorted(yes)
     assert no == sorted(set(no) & set(yes))
     assert "README.md" in tree(ROOT)
+
+
+@pytest.mark.parametrize("command", ["ruff format --check", "ruff check", "mypy"])
+def test_our_python_is_clean(command: str) -> None:
+    program, *arguments = command.split()
+    done = subprocess.run(
+        [Path(sys.executable).parent / program, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
