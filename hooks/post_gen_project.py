@@ -22,6 +22,7 @@ FEATURE_PATHS: dict[str, tuple[str, ...]] = {
         "compose.observability.yml",
         "observability",
         "backend/app/observability.py",
+        "backend/app/observability_logs.py",
         "backend/requirements/observability.txt",
         "backend/tests/test_observability.py",
     ),

@@ -1,6 +1,7 @@
 """Runs the generated service as its overlay does, and receives the spans that it exports."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -11,6 +12,7 @@ from typing import Any
 
 import grpc
 import requests
+import yaml
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -28,9 +30,10 @@ from tests.running import Running, free_port, start_process, wait_until
 API = "/api/v1"
 HEALTH = f"{API}/health"
 ITEMS = f"{API}/items"
-SETUP = "app.observability:setup_observability"
 # Routes that the generated service has no reason to have.
 EXTRA_ROUTES = "extra_routes:add_routes"
+# ${VAR:-default} in a Compose file.
+DEFAULT = re.compile(r"\$\{[A-Z_]+:-([^}]*)\}")
 OPENMETRICS = {"accept": "application/openmetrics-text; version=1.0.0"}
 
 
@@ -50,18 +53,20 @@ class Receiver(TraceServiceServicer):
     def Export(
         self, request: ExportTraceServiceRequest, context: grpc.ServicerContext
     ) -> ExportTraceServiceResponse:
-        """Take spans in."""
-        for resource_spans in request.resource_spans:
-            resource = attributes(resource_spans.resource)
-            self.service_names.add(str(resource["service.name"]))
-            for scope_spans in resource_spans.scope_spans:
-                self.spans.extend(scope_spans.spans)
+        """Take a batch of spans in, all at once."""
+        resources = [attributes(each.resource) for each in request.resource_spans]
+        self.service_names |= {str(resource["service.name"]) for resource in resources}
+        scopes = [scope for each in request.resource_spans for scope in each.scope_spans]
+        self.spans += [span for scope in scopes for span in scope.spans]
         return ExportTraceServiceResponse()
 
-    def wait_for(self, number: int) -> list[Span]:
-        """Wait until at least so many spans have arrived, and return all of them."""
-        wait_until(lambda: len(self.spans) >= number, f"{number} spans")
-        return self.spans
+    def wait_for_trace(self, trace_id: str) -> list[Span]:
+        """Wait until spans of a trace have arrived, and return them."""
+
+        def spans() -> list[Span]:
+            return [span for span in self.spans if span.trace_id.hex() == trace_id]
+
+        return wait_until(spans, f"spans of trace {trace_id}")
 
 
 @contextmanager
@@ -120,7 +125,7 @@ class Backend:
 def running_backend(
     project: Path, database: Path, *, endpoint: str | None = None, **variables: str
 ) -> Iterator[Backend]:
-    """Run the project's backend under opentelemetry-instrument with the overlay's variables.
+    """Run the project's backend with the command and the variables of its overlay.
 
     Args:
         project: The generated project.
@@ -129,26 +134,22 @@ def running_backend(
         variables: More environment variables.
     """
     port = free_port()
+    patch = yaml.safe_load((project / "compose.observability.yml").read_text("utf-8"))
+    overlay = patch["services"]["backend"]
     programs = Path(sys.executable).parent
-    command: list[str | Path] = [programs / "opentelemetry-instrument", programs / "uvicorn"]
-    command += ["app.main:app", f"--port={port}", "--timeout-graceful-shutdown=5"]
-    env = {
+    instrument, server, *arguments = overlay["command"]
+    command: list[str | Path] = [programs / instrument, programs / server, *arguments]
+    command += [f"--port={port}", "--host=127.0.0.1"]  # the last of each counts
+    env = {name: DEFAULT.sub(r"\1", value) for name, value in overlay["environment"].items()}
+    env |= {
         "PYTHONPATH": str(Path(__file__).parent / "service"),
         "PYTHONDONTWRITEBYTECODE": "1",
         "APP_DATABASE_PATH": str(database),
-        "APP_EXTENSIONS": f"{EXTRA_ROUTES},{SETUP}",
-        "OTEL_SERVICE_NAME": "backend",
+        "APP_EXTENSIONS": f"{EXTRA_ROUTES},{env['APP_EXTENSIONS']}",
+        "APP_UPSTREAM_URL": f"http://127.0.0.1:{port}",
         "OTEL_TRACES_EXPORTER": "otlp" if endpoint else "none",
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint or "",
-        "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
-        "OTEL_EXPORTER_OTLP_TIMEOUT": "2",
-        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "64",
-        "OTEL_BSP_SCHEDULE_DELAY": "200",
-        "OTEL_METRICS_EXPORTER": "none",
-        "OTEL_LOGS_EXPORTER": "none",
-        "OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION": "false",
     }
-    command.append("--no-access-log")
     with start_process(command, env=env | variables, cwd=project / "backend") as running:
         backend = Backend(f"http://127.0.0.1:{port}", running)
         running.wait_until(lambda: backend.get(HEALTH).ok, "the backend to answer")

@@ -1,12 +1,22 @@
 """The spans that the running service exports by OTLP/gRPC."""
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from tests.backend import HEALTH, ITEMS, Backend, Receiver, attributes, receiver, running_backend
+from tests.backend import (
+    API,
+    HEALTH,
+    ITEMS,
+    Backend,
+    Receiver,
+    attributes,
+    receiver,
+    running_backend,
+)
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +35,16 @@ def backend(
 
 
 def spans_of(backend: Backend, tempo: Receiver, path: str) -> list[Span]:
-    """Request the path, and another after it, and return the first's spans."""
-    before = len(tempo.spans)
-    backend.get(path)
-    backend.get("/last")
-    tempo.wait_for(before + 1)
-    while attributes(tempo.spans[-1]).get("url.path") != "/last":
-        tempo.wait_for(len(tempo.spans) + 1)
-    return tempo.spans[before:-1]
+    """Request the path, and another after it, and return the first's spans as they began.
+
+    All have arrived with the other's, for they are sent in the order in which they ended.
+    """
+    trace_id, last = uuid.uuid4().hex, uuid.uuid4().hex
+    for each, requested in ((trace_id, path), (last, "/last")):
+        backend.get(requested, headers={"traceparent": f"00-{each}-{'1' * 16}-01"})
+    tempo.wait_for_trace(last)
+    spans = [span for span in tempo.spans if span.trace_id.hex() == trace_id]
+    return sorted(spans, key=lambda span: span.start_time_unix_nano)
 
 
 @pytest.mark.parametrize(
@@ -69,10 +81,9 @@ def test_an_unhandled_error_is_on_the_span(backend: Backend, tempo: Receiver) ->
 
 
 def test_the_callers_trace_goes_on(backend: Backend, tempo: Receiver) -> None:
-    before = len(tempo.spans)
     backend.get(ITEMS, headers={"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"})
-    span = tempo.wait_for(before + 1)[-1]
-    assert (span.trace_id.hex(), span.parent_span_id.hex()) == ("ab" * 16, "cd" * 8)
+    (span,) = tempo.wait_for_trace("ab" * 16)
+    assert span.parent_span_id.hex() == "cd" * 8
 
 
 def test_span_log_line_and_exemplar_share_one_trace_id(backend: Backend, tempo: Receiver) -> None:
@@ -81,3 +92,35 @@ def test_span_log_line_and_exemplar_share_one_trace_id(backend: Backend, tempo: 
     exemplars = [sample.exemplar.labels for sample in backend.samples() if sample.exemplar]
     assert (line["trace_id"], line["span_id"]) == (span.trace_id.hex(), span.span_id.hex())
     assert {"trace_id": line["trace_id"], "span_id": line["span_id"]} in exemplars
+
+
+def test_a_call_to_another_service_is_part_of_the_trace(backend: Backend, tempo: Receiver) -> None:
+    caller, call, called = spans_of(backend, tempo, f"{API}/upstream/items/1")
+    assert caller.name == f"GET {API}/upstream/items/{{item_id}}"
+    assert (call.kind, call.parent_span_id) == (Span.SPAN_KIND_CLIENT, caller.span_id)
+    assert (called.name, called.parent_span_id) == (f"GET {ITEMS}/{{item_id}}", call.span_id)
+    assert len({caller.trace_id, call.trace_id, called.trace_id}) == 1
+    assert attributes(call)["http.request.method"] == "GET"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [(ITEMS, 200), (f"{ITEMS}/1", 404), ("/nowhere", 404), ("/extra/raise", 500)],
+)
+def test_every_answer_names_its_trace(
+    backend: Backend, tempo: Receiver, path: str, status: int
+) -> None:
+    answer = backend.get(path)
+    assert answer.status_code == status
+    assert tempo.wait_for_trace(answer.headers["x-trace-id"])
+
+
+def test_an_unhandled_error_tells_its_trace_and_nothing_else(backend: Backend) -> None:
+    answer = backend.get("/extra/raise?message=secret")
+    trace_id = answer.headers["x-trace-id"]
+    assert answer.json() == {"detail": "Internal Server Error", "trace_id": trace_id}
+    backend.wait_for_log(logger="app.error", trace_id=trace_id)
+
+
+def test_untraced_requests_name_no_trace(backend: Backend) -> None:
+    assert "x-trace-id" not in backend.get(HEALTH).headers

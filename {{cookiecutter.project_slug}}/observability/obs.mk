@@ -1,10 +1,11 @@
 # Targets for the stack of compose.observability.yml, added to the Makefile's own.
 
 OBS_COMPOSE := $(COMPOSE) -f compose.yml -f compose.observability.yml
-OBS_DEV_ENV := APP_EXTENSIONS=app.observability:setup_observability APP_PRINT_SPANS=true \
+OBS_DEV_ENV := APP_UPSTREAM_URL=http://127.0.0.1:$(BACKEND_PORT) \
+  APP_EXTENSIONS=app.observability:setup_observability APP_PRINT_SPANS=true \
   OTEL_SERVICE_NAME=backend OTEL_TRACES_EXPORTER=none OTEL_METRICS_EXPORTER=none \
   OTEL_LOGS_EXPORTER=none OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION=false \
-  OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=fastapi,asgi,starlette
+  OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=fastapi,asgi,starlette OTEL_SEMCONV_STABILITY_OPT_IN=http
 
 .PHONY: obs-up
 obs-up: .env ## Start the service with metrics, logs, traces and dashboards

@@ -2,20 +2,23 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 
 from app.api.router import api_router
+from app.api.upstream import open_client
 from app.database import create_tables
 from app.extensions import load_extensions
 from app.settings import settings
 
 
 @asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    """Prepare the database before the first request."""
+async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    """Prepare what every request needs; what is yielded becomes ``request.state``."""
     create_tables(settings.database_path)
-    yield
+    async with open_client() as upstream:
+        yield {"upstream": upstream}
 
 
 app = FastAPI(title=settings.project_name, description=settings.description, lifespan=lifespan)

@@ -5,20 +5,17 @@ Switched on by ``APP_EXTENSIONS=app.observability:setup_observability`` under
 application is imported. FastAPI itself then makes one server span per request.
 """
 
-import json
-import logging
-import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cache, partial
 from time import perf_counter
 from typing import Any
 
 import anyio
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -36,6 +33,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
+from app.observability_logs import access_logger, configure_logging, log_exception, trace_ids
 from app.settings import settings
 
 METRICS_PATH = "/metrics"
@@ -48,9 +46,7 @@ METHODS = frozenset(
 # https://opentelemetry.io/docs/specs/semconv/http/http-metrics/#metric-httpserverrequestduration
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 FLUSH_SECONDS = 3.0
-
-access_logger = logging.getLogger("app.access")
-error_logger = logging.getLogger("app.error")
+TRACE_HEADER = "x-trace-id"
 
 
 class ObservabilitySettings(BaseSettings):
@@ -86,6 +82,7 @@ def setup_observability(app: FastAPI) -> FastAPI:
     )
     # FastAPI takes these as constructor arguments only, and this application is already made.
     app._telemetry.update(telemetry)
+    app.exception_handlers.setdefault(Exception, answer_error)
     app.add_middleware(RequestObserver, metrics=request_metrics(REGISTRY))
     app.add_api_route(METRICS_PATH, read_metrics, include_in_schema=False)
     app.router.lifespan_context = _with_flush(app.router.lifespan_context, provider)
@@ -197,6 +194,7 @@ class RequestObserver:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message = _with_trace_header(message)
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 end()  # background tasks, which run later, are not part of the request's time
@@ -208,7 +206,8 @@ class RequestObserver:
             raise
         except Exception as error:
             status = 500  # a response that breaks off is a failure, whatever its first line said
-            _log_exception(scope, error)
+            trace.get_current_span().record_exception(error)
+            log_exception(scope["method"], scope["path"], error)
             raise
         finally:
             end()
@@ -217,7 +216,7 @@ class RequestObserver:
         method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
         # The span may have ended with the response's last byte, but its context is still current.
         context = trace.get_current_span().get_span_context()
-        ids = _trace_ids(context) if context.trace_flags.sampled else {}
+        ids = trace_ids(context) if context.trace_flags.sampled else {}
         self.metrics.record(method, endpoint, status, seconds, ids)
         client = scope.get("client")
         access_logger.info(
@@ -236,80 +235,21 @@ class RequestObserver:
         )
 
 
-def _trace_ids(context: trace.SpanContext) -> dict[str, str]:
+async def answer_error(_request: Request, _error: Exception) -> Response:
+    """Answer an error that nobody handled: the trace id leads to it, nothing inside is told."""
+    trace_id = trace_ids(trace.get_current_span().get_span_context()).get("trace_id")
+    headers = {TRACE_HEADER: trace_id} if trace_id else None
+    body = {"detail": "Internal Server Error", "trace_id": trace_id}
+    return JSONResponse(body, status_code=500, headers=headers)
+
+
+def _with_trace_header(start: Message) -> Message:
+    """Return the response's first message with the trace id, for whoever reports a problem."""
+    context = trace.get_current_span().get_span_context()
     if not context.is_valid:
-        return {}
-    return {
-        "trace_id": trace.format_trace_id(context.trace_id),
-        "span_id": trace.format_span_id(context.span_id),
-    }
-
-
-# --- Logs ------------------------------------------------------------------------------------
-
-# Python's own attributes of a record, and uvicorn's copy of the message with terminal colours.
-_RECORD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "color_message"}
-_LOGGED = "_logged_with_trace"
-
-
-class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of JSON, with the ids of the current span.
-
-    What a call passes as ``extra`` becomes members of the object; it cannot replace ours.
-    """
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line, without its newline."""
-        entry: dict[str, Any] = {
-            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat("T", "milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **_trace_ids(trace.get_current_span().get_span_context()),
-        }
-        for name, value in vars(record).items():
-            if name not in _RECORD_ATTRIBUTES:
-                entry.setdefault(name, value)
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str)
-
-
-class _NotYetLogged(logging.Filter):
-    """Drops the server's own, untraced report of an exception that was logged with its trace."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        return not getattr(error, _LOGGED, False)
-
-
-def configure_logging(level: str) -> None:
-    """Send every logger's lines to stdout as JSON; the server's access log gives way to ours.
-
-    Args:
-        level: Name of the lowest level that is written, such as ``INFO``.
-
-    Raises:
-        ValueError: there is no such level.
-    """
-    root = logging.getLogger()
-    root.setLevel(level.upper())
-    if not any(isinstance(handler.formatter, JsonFormatter) for handler in root.handlers):
-        handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(JsonFormatter())
-        root.addHandler(handler)
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
-        server_logger = logging.getLogger(name)
-        server_logger.handlers.clear()
-        server_logger.setLevel(logging.NOTSET)
-        server_logger.propagate = name != "uvicorn.access"
-    logging.getLogger("uvicorn.error").addFilter(_NotYetLogged())
-
-
-def _log_exception(scope: Scope, error: Exception) -> None:
-    trace.get_current_span().record_exception(error)
-    error_logger.error("%s %s failed: %r", scope["method"], scope["path"], error, exc_info=error)
-    setattr(error, _LOGGED, True)
+        return start
+    header = (TRACE_HEADER.encode(), trace.format_trace_id(context.trace_id).encode())
+    return {**start, "headers": [*start.get("headers", ()), header]}
 
 
 # --- Traces ----------------------------------------------------------------------------------

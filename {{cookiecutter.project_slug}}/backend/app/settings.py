@@ -20,6 +20,9 @@ class Settings(BaseSettings):
     description: str = "{{ cookiecutter.description }}"
     api_prefix: str = "{{ cookiecutter.backend_api_prefix }}"
     database_path: Path = Path("data/app.db")
+    # Another instance of this service; by default it calls itself.
+    upstream_url: str = "http://127.0.0.1:8000"
+    upstream_timeout: float = 2.0  # seconds
     # Functions that are called with the application, as "module:function", separated by commas.
     extensions: Annotated[tuple[str, ...], NoDecode] = ()
 

@@ -9,7 +9,8 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.main import app as main_app
-from app.observability import METRICS_PATH, UNMATCHED, JsonFormatter, setup_observability
+from app.observability import METRICS_PATH, UNMATCHED, setup_observability
+from app.observability_logs import JsonFormatter
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def read_item(item_id: ItemId, connection: Connection) -> Item:
     """Return one item; 404 if there is none."""
     row = connection.execute("SELECT * FROM items WHERE id = ?", (item_id,)).fetchone()
     if row is None:
-        raise _not_found(item_id)
+        raise not_found(item_id)
     return Item(**row)
 
 
@@ -68,8 +68,9 @@ def read_item(item_id: ItemId, connection: Connection) -> Item:
 def delete_item(item_id: ItemId, connection: Connection) -> None:
     """Delete one item; 404 if there is none."""
     if connection.execute("DELETE FROM items WHERE id = ?", (item_id,)).rowcount == 0:
-        raise _not_found(item_id)
+        raise not_found(item_id)
 
 
-def _not_found(item_id: int) -> HTTPException:
+def not_found(item_id: int) -> HTTPException:
+    """Return the error for an id that no item has."""
     return HTTPException(status.HTTP_404_NOT_FOUND, f"No item has the id {item_id}")

@@ -2,8 +2,9 @@
 
 from fastapi import APIRouter
 
-from app.api import health, items
+from app.api import health, items, upstream
 
 api_router = APIRouter()
 api_router.include_router(health.router)
 api_router.include_router(items.router)
+api_router.include_router(upstream.router)

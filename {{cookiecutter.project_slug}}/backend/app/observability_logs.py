@@ -1,0 +1,86 @@
+"""Log lines as JSON with the ids of the current trace; a part of ``app.observability``."""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from opentelemetry import trace
+
+access_logger = logging.getLogger("app.access")
+error_logger = logging.getLogger("app.error")
+
+# Python's own attributes of a record, and uvicorn's copy of the message with terminal colours.
+_RECORD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "color_message"}
+_LOGGED = "_logged_with_trace"
+
+
+def trace_ids(context: trace.SpanContext) -> dict[str, str]:
+    """Return ``trace_id`` and ``span_id`` in hex, or nothing outside a trace."""
+    if not context.is_valid:
+        return {}
+    return {
+        "trace_id": trace.format_trace_id(context.trace_id),
+        "span_id": trace.format_span_id(context.span_id),
+    }
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as one line of JSON, with the ids of the current span.
+
+    What a call passes as ``extra`` becomes members of the object; it cannot replace ours.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its newline."""
+        entry: dict[str, Any] = {
+            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat("T", "milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **trace_ids(trace.get_current_span().get_span_context()),
+        }
+        for name, value in vars(record).items():
+            if name not in _RECORD_ATTRIBUTES:
+                entry.setdefault(name, value)
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)
+
+
+class _NotYetLogged(logging.Filter):
+    """Drops the server's own, untraced report of an exception that was logged with its trace."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not getattr(error, _LOGGED, False)
+
+
+def configure_logging(level: str) -> None:
+    """Send every logger's lines to stdout as JSON; the server's access log gives way to ours.
+
+    Args:
+        level: Name of the lowest level that is written, such as ``INFO``.
+
+    Raises:
+        ValueError: there is no such level.
+    """
+    root = logging.getLogger()
+    root.setLevel(level.upper())
+    if not any(isinstance(handler.formatter, JsonFormatter) for handler in root.handlers):
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(JsonFormatter())
+        root.addHandler(handler)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        server_logger = logging.getLogger(name)
+        server_logger.handlers.clear()
+        server_logger.setLevel(logging.NOTSET)
+        server_logger.propagate = name != "uvicorn.access"
+    logging.getLogger("uvicorn.error").addFilter(_NotYetLogged())
+
+
+def log_exception(method: str, path: str, error: Exception) -> None:
+    """Log an error that nobody handled, once, inside the span of its request."""
+    error_logger.error("%s %s failed: %r", method, path, error, exc_info=error)
+    setattr(error, _LOGGED, True)
