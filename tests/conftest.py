@@ -3,18 +3,26 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from cookiecutter.main import cookiecutter
 
 from tests.running import unavailable
+from tests.stack import Stack, running_stack
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 
 Bake = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def stack(bake: Bake) -> Iterator[Stack]:
+    """Run the overlay's containers, as many as there are images for."""
+    with running_stack(bake(project_slug="e2e-service")) as running:
+        yield running
 
 
 def tree(folder: Path) -> list[str]:

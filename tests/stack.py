@@ -86,6 +86,28 @@ class Stack:
             json.dumps(each["metric"], sort_keys=True): float(each["value"][1]) for each in result
         }
 
+    def spans(self, trace_id: str) -> list[Json]:
+        """Return the spans of a trace in Tempo, in the order in which they began."""
+        trace = self.get("tempo", f"/api/v2/traces/{trace_id}").get("trace", {})
+        scopes = [s for each in trace.get("resourceSpans", []) for s in each["scopeSpans"]]
+        spans: list[Json] = [span for scope in scopes for span in scope["spans"]]
+        return sorted(spans, key=lambda span: int(span["startTimeUnixNano"]))
+
+    def span_names(self, trace_id: str) -> list[str]:
+        """Return the names of a trace's spans."""
+        return [span["name"] for span in self.spans(trace_id)]
+
+    def streams(self, logql: str) -> list[Json]:
+        """Return what Loki answers: labels and structured metadata, each with its lines."""
+        parameters = {"query": logql, "since": "1h", "limit": "1000"}
+        answer = self.get("loki", "/loki/api/v1/query_range", **parameters)
+        streams: list[Json] = answer["data"]["result"]
+        return streams
+
+    def lines(self, logql: str) -> list[str]:
+        """Return the lines that Loki answers."""
+        return [line for stream in self.streams(logql) for _, line in stream["values"]]
+
     def health(self, service: str) -> str:
         """Return what the engine says of a service's health."""
         (container,) = json_lines(self.run("ps", "--all", "--format", "json", service).stdout)

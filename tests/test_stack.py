@@ -8,9 +8,7 @@ import re
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 import requests
@@ -31,12 +29,6 @@ HOPS = {  # hop of obs-check -> the services it needs besides backend and promet
 }
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(scope="module")
-def stack(bake: Bake) -> Iterator[Stack]:
-    with running_stack(bake(project_slug="e2e-service")) as running:
-        yield running
 
 
 @dataclass
@@ -74,26 +66,6 @@ def find_counter(stack: Stack) -> float:
     return sum(stack.query(query).values())
 
 
-def find_spans(stack: Stack, trace_id: str) -> list[str]:
-    trace = stack.get("tempo", f"/api/v2/traces/{trace_id}")["trace"]
-    return [
-        span["name"]
-        for resource in trace["resourceSpans"]
-        for scope in resource["scopeSpans"]
-        for span in scope["spans"]
-    ]
-
-
-def find_streams(stack: Stack, logql: str) -> list[dict[str, Any]]:
-    answer = stack.get("loki", "/loki/api/v1/query_range", query=logql, since="1h", limit="1000")
-    streams: list[dict[str, Any]] = answer["data"]["result"]
-    return streams
-
-
-def find_lines(stack: Stack, logql: str) -> list[str]:
-    return [line for stream in find_streams(stack, logql) for _, line in stream["values"]]
-
-
 @pytest.mark.parametrize("service", SERVICES)
 def test_each_service_is_healthy(stack: Stack, service: str) -> None:
     stack.need(service)
@@ -128,7 +100,7 @@ def test_the_scrape_has_the_requests_exemplar(stack: Stack, request_made: Follow
 def test_the_trace_is_in_tempo_by_id_and_by_search(stack: Stack, request_made: Followed) -> None:
     stack.need("tempo")
     wait_until(
-        lambda: find_spans(stack, request_made.trace_id) == [f"POST {ITEMS}"],
+        lambda: stack.span_names(request_made.trace_id) == [f"POST {ITEMS}"],
         "the trace in Tempo",
         timeout=FRESH_SECONDS,
     )
@@ -143,9 +115,7 @@ def test_the_trace_is_in_tempo_by_id_and_by_search(stack: Stack, request_made: F
 def test_the_log_line_is_in_loki_with_its_trace_id(stack: Stack, request_made: Followed) -> None:
     stack.need("loki", "promtail", "docker-proxy")
     query = f'{{service="backend"}} | trace_id="{request_made.trace_id}"'
-    (line,) = wait_until(
-        lambda: find_lines(stack, query), "the line in Loki", timeout=FRESH_SECONDS
-    )
+    (line,) = wait_until(lambda: stack.lines(query), "the line in Loki", timeout=FRESH_SECONDS)
     assert json.loads(line)["message"] == f"POST {ITEMS} 201"
 
 
@@ -279,10 +249,10 @@ def test_data_survives_down_and_up(stack: Stack, request_made: Followed) -> None
     past = f'max_over_time(http_requests_total{{endpoint="{ITEMS}",method="POST"}}[1h])'
     assert sum(stack.query(past).values()) == request_made.counted
     if "tempo" in stack.services:
-        assert find_spans(stack, request_made.trace_id) == [f"POST {ITEMS}"]
+        assert stack.span_names(request_made.trace_id) == [f"POST {ITEMS}"]
     if {"loki", "promtail", "docker-proxy"} <= set(stack.services):
         query = f'{{service="backend"}} | trace_id="{request_made.trace_id}"'
-        assert len(wait_until(lambda: find_lines(stack, query), "the old line in Loki")) == 1
+        assert len(wait_until(lambda: stack.lines(query), "the old line in Loki")) == 1
 
 
 def test_the_core_runs_by_itself(bake: Bake) -> None:
