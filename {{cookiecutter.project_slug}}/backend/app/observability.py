@@ -33,7 +33,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
-from app.observability_logs import access_logger, configure_logging, log_exception, trace_ids
+from app.observability_logs import configure_logging, log_access, log_exception, trace_ids
 from app.settings import settings
 
 METRICS_PATH = "/metrics"
@@ -219,12 +219,9 @@ class RequestObserver:
         ids = trace_ids(context) if context.trace_flags.sampled else {}
         self.metrics.record(method, endpoint, status, seconds, ids)
         client = scope.get("client")
-        access_logger.info(
-            "%s %s %d",
-            method,
-            scope["path"],
-            status,
-            extra={
+        log_access(
+            f"{method} {scope['path']} {status}",
+            {
                 "method": method,
                 "path": scope["path"],
                 "endpoint": endpoint,
