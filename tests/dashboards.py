@@ -6,8 +6,8 @@ turns what Grafana exports into a readable file.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +24,56 @@ LINE_LENGTH = 100
 
 Json = dict[str, Any]
 
-# Metric -> its own labels. Prometheus adds TARGET_LABELS to every series that it scrapes.
-# tests/test_dashboard_queries.py compares this table with a real scrape.
-TARGET_LABELS = frozenset({"job", "instance"})
-METRICS: Mapping[str, frozenset[str]] = {
-    "up": frozenset(),
-    "http_requests_total": frozenset({"method", "endpoint", "status"}),
-    "http_request_duration_seconds_bucket": frozenset({"method", "endpoint", "le"}),
-    "http_request_duration_seconds_count": frozenset({"method", "endpoint"}),
-    "http_request_duration_seconds_sum": frozenset({"method", "endpoint"}),
-    "active_requests": frozenset(),
-    "process_cpu_seconds_total": frozenset(),
-    "process_resident_memory_bytes": frozenset(),
-}
+# Metric -> all its labels. tests/test_dashboard_queries.py and tests/test_trace_queries.py compare
+# these tables with what real Prometheus has.
+_TARGET = {"job", "instance"}  # Prometheus adds them to what it scrapes
+_SPAN = {"service", "span_name", "span_kind", "status_code", "__metrics_gen_instance"}
+_CALL = {"client", "server", "connection_type", "__metrics_gen_instance"}
+_REQUEST = {"method", "endpoint", *_TARGET}
+BURN_WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d", "30d")
 
-# What Grafana puts in place of its own variables; those of a dashboard select everything.
+SCRAPED: Mapping[str, Set[str]] = {
+    "up": _TARGET,
+    "http_requests_total": {"status", *_REQUEST},
+    "http_request_duration_seconds_bucket": {"le", *_REQUEST},
+    "http_request_duration_seconds_count": _REQUEST,
+    "http_request_duration_seconds_sum": _REQUEST,
+    "active_requests": _TARGET,
+    "process_cpu_seconds_total": _TARGET,
+    "process_resident_memory_bytes": _TARGET,
+}
+# By the rules in prometheus/rules/slo.yml.
+RECORDED: Mapping[str, Set[str]] = {
+    "slo:objective:ratio": {"slo"},
+    "endpoint:http_requests:rate5m": {"job", "endpoint"},
+    "endpoint:slo_errors:rate5m": {"job", "endpoint", "slo"},
+    **{f"job:slo_errors:ratio_rate{window}": {"job", "slo"} for window in BURN_WINDOWS},
+    **{f"job:slo_burn_rate:ratio_rate{window}": {"job", "slo"} for window in BURN_WINDOWS},
+}
+# By Tempo, from spans. Grafana itself draws the service graph from those named so.
+SERVICE_GRAPH = {
+    "traces_service_graph_request_total": _CALL,
+    "traces_service_graph_request_failed_total": _CALL,
+    "traces_service_graph_request_server_seconds_sum": _CALL,
+    "traces_service_graph_request_server_seconds_bucket": {"le", *_CALL},
+}
+GENERATED: Mapping[str, Set[str]] = {
+    "traces_spanmetrics_calls_total": _SPAN,
+    "traces_spanmetrics_latency_bucket": {"le", *_SPAN},
+    **SERVICE_GRAPH,
+}
+METRICS = {**SCRAPED, **RECORDED, **GENERATED}
+# What Promtail makes of a line.
+LOG_LABELS = {"service", "container", "stream", "project", "level"}
+LOG_METADATA = {"trace_id", "span_id"}
+
+# What Grafana puts in place of its own variables.
 VALUES = {
+    "__auto": "20s",
     "__rate_interval": "20s",
     "__range": "15m",
-    "__tags": 'method="GET"',
     "__trace.traceId": "0af7651916cd43dd8448eb211c80319c",
 }
-ALL = ".*"
 _VARIABLE = re.compile(r"\$(?:\{([a-zA-Z_][\w.]*)(?::\w+)?\}|([a-zA-Z_]\w*))")
 
 
@@ -59,6 +87,13 @@ class Query:
     legend: str = ""
     instant: bool = False
     exemplar: bool = False
+    interval: str = ""  # between two points at least
+    variables: Mapping[str, str] = field(default_factory=dict)  # that stand there -> usual value
+
+    @property
+    def from_spans(self) -> bool:
+        """Tell whether it reads metrics that Tempo makes."""
+        return any(metric in self.text for metric in GENERATED)
 
     def rendered(self, **values: str) -> str:
         """Return the query as the data source gets it; ``values`` replace the usual ones.
@@ -66,12 +101,8 @@ class Query:
         Raises:
             KeyError: the query has a variable that does not exist where it stands.
         """
-        known = {**VALUES, **dict.fromkeys(self._dashboard_variables(), ALL), **values}
+        known = {**VALUES, **self.variables, **values}
         return _VARIABLE.sub(lambda match: known[match[1] or match[2]], self.text)
-
-    def _dashboard_variables(self) -> list[str]:
-        uid = self.name.partition(" / ")[0]
-        return [name for path in DASHBOARDS if path.stem == uid for name in variables(load(path))]
 
 
 def load(path: Path) -> Json:
@@ -98,9 +129,12 @@ def panels(dashboard: Json) -> list[Json]:
     return [panel for panel in all_panels(dashboard) if panel["type"] != "row"]
 
 
-def variables(dashboard: Json) -> list[str]:
-    """Return the names of the dashboard's variables."""
-    return [variable["name"] for variable in dashboard["templating"]["list"]]
+def variables(dashboard: Json) -> dict[str, str]:
+    """Return the dashboard's variables with the value that selects everything, else the usual."""
+    return {
+        variable["name"]: variable.get("allValue", variable["current"]["value"])
+        for variable in dashboard["templating"]["list"]
+    }
 
 
 def queries() -> list[Query]:
@@ -110,21 +144,30 @@ def queries() -> list[Query]:
 
 
 def _dashboard_queries(dashboard: Json) -> Iterator[Query]:
-    uid = dashboard["uid"]
+    uid, known = dashboard["uid"], variables(dashboard)
     for variable in dashboard["templating"]["list"]:
-        if variable["type"] == "query":
+        if variable.get("datasource", {}).get("type") == "prometheus":
             # label_values(selector, label): the selector is a query of its own.
             text = re.sub(r"^label_values\((.+),\s*\w+\)$", r"\1", variable["query"]["query"])
-            yield Query(f"{uid} / ${variable['name']}", "promql", text, instant=True)
+            name = f"{uid} / ${variable['name']}"
+            yield Query(name, "promql", text, instant=True, variables=known)
     for panel in panels(dashboard):
         for target in panel["targets"]:
+            name = f"{uid} / {panel['title']} ({panel['type']}) {target['refId']}"
+            if target.get("queryType") == "serviceMap":
+                for metric in SERVICE_GRAPH:
+                    text = f"rate({metric}{target['serviceMapQuery']}[$__range])"
+                    yield Query(f"{name} {metric}", "promql", text, instant=True)
+                continue
             yield Query(
-                f"{uid} / {panel['title']} ({panel['type']}) {target['refId']}",
+                name,
                 LANGUAGES[target["datasource"]["type"]],
                 target.get("expr") or target["query"],
                 target.get("legendFormat", ""),
                 target.get("instant", False),
                 target.get("exemplar", False),
+                target.get("interval", ""),
+                known,
             )
 
 
@@ -133,10 +176,17 @@ def _link_queries() -> Iterator[Query]:
     for source in datasources():
         settings = source["jsonData"]
         if link := settings.get("tracesToLogsV2"):
-            yield Query("datasources / tracesToLogsV2", "logql", unescaped(link["query"]))
-        for link in settings.get("tracesToMetrics", {}).get("queries", []):
-            name = f"datasources / tracesToMetrics {link['name']}"
-            yield Query(name, "promql", unescaped(link["query"]))
+            yield _link_query("tracesToLogsV2", "logql", link, link["query"], "backend")
+        if link := settings.get("tracesToMetrics"):
+            for each in link["queries"]:
+                name = f"tracesToMetrics {each['name']}"
+                yield _link_query(name, "promql", link, each["query"], ".+")
+
+
+def _link_query(name: str, language: str, link: Json, text: str, value: str) -> Query:
+    """Return a query in which ``$__tags`` stands for the link's labels, each of this value."""
+    tags = ", ".join(f'{tag["value"]}=~"{value}"' for tag in link["tags"])
+    return Query(f"datasources / {name}", language, unescaped(text), variables={"__tags": tags})
 
 
 def unescaped(text: str) -> str:

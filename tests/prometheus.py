@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+import yaml
 
 from scripts.engine import engine_problem, has_image
 from tests.conftest import TEMPLATE
@@ -58,33 +59,47 @@ class Prometheus:
 
 
 @contextmanager
-def running_prometheus(target: str, folder: Path) -> Iterator[Prometheus]:
-    """Run a Prometheus that scrapes a target often, as job ``backend``.
+def running_prometheus(target: str, folder: Path, port: int | None = None) -> Iterator[Prometheus]:
+    """Run a Prometheus with the template's rules that scrapes a target often, as job ``backend``.
 
     Args:
         target: Host and port.
         folder: An empty folder of its own.
+        port: Where it listens; any if None.
     """
+    port = port or free_port()
     job = {
         "job_name": "backend",
         "scrape_interval": f"{SCRAPE_SECONDS}s",
         "static_configs": [{"targets": [target]}],
     }
-    config = folder / "prometheus.yml"
-    config.write_text(json.dumps({"scrape_configs": [job]}), encoding="utf-8")
-    port = free_port()
+    config = {"rule_files": ["rules.yml"], "scrape_configs": [job]}
+    for name, content in {"prometheus.yml": config, "rules.yml": rules()}.items():
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
     listen = f"--web.listen-address=127.0.0.1:{port}"
-    with start_process([*_command(folder), listen, _features()]) as running:
+    with start_process([*_command(folder), listen, *_flags()]) as running:
         prometheus = Prometheus(f"http://127.0.0.1:{port}")
-        running.wait_until(lambda: prometheus.number("up") == 1, "the first scrape")
+        running.wait_until(lambda: prometheus.number('up{job="backend"}') == 1, "the first scrape")
         yield prometheus
 
 
-def _features() -> str:
-    """Return the overlay's own flag, which decides what is stored."""
+def rules() -> dict[str, Any]:
+    """Return the template's rules, each evaluated as often as the target is scraped."""
+    files = sorted((TEMPLATE / "observability" / "prometheus" / "rules").glob("*.yml"))
+    groups = [
+        group | {"interval": f"{SCRAPE_SECONDS}s"}
+        for file in files
+        for group in yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]
+    ]
+    return {"groups": groups}
+
+
+def _flags() -> list[str]:
+    """Return the overlay's own flags, which decide what is stored."""
     overlay = (TEMPLATE / "compose.observability.yml").read_text(encoding="utf-8")
-    (flag,) = re.findall(r"--enable-feature=\S+", overlay)
-    return str(flag)
+    flags = re.findall(r"--enable-feature=\S+|--web\.enable-remote-write-receiver", overlay)
+    assert len(flags) == 2
+    return flags
 
 
 def _command(folder: Path) -> list[str]:
@@ -95,8 +110,9 @@ def _command(folder: Path) -> list[str]:
         unavailable(f"there is no program prometheus, and {problem}")
     if not has_image(IMAGE):
         unavailable(f"there is no program prometheus, and no image {IMAGE}")
-    # The file alone: Prometheus is not root in there, and may not enter a test's folder.
-    config = "/etc/prometheus/prometheus.yml"
-    volume = f"--volume={folder}/prometheus.yml:{config}:ro"
-    run = ["docker", "run", "--rm", "--network=host", volume, IMAGE]
-    return [*run, f"--config.file={config}", "--storage.tsdb.path=/prometheus"]
+    # The files alone: Prometheus is not root in there, and may not enter a test's folder.
+    files = ("prometheus.yml", "rules.yml")
+    volumes = [f"--volume={folder}/{name}:/etc/prometheus/{name}:ro" for name in files]
+    run = ["docker", "run", "--rm", "--network=host", *volumes, IMAGE]
+    paths = ["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"]
+    return [*run, *paths]

@@ -7,123 +7,32 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import requests
 
-from tests.backend import ITEMS, running_backend
-from tests.dashboards import ALL, METRICS, TARGET_LABELS, Query, queries
-from tests.prometheus import Prometheus, Series, running_prometheus
+from tests.backend import ITEMS
+from tests.dashboards import RECORDED, SCRAPED, Query, queries
+from tests.observed import (
+    NEARLY,
+    RATE_WINDOW,
+    Key,
+    Observed,
+    drive,
+    drive_slow,
+    observed_service,
+)
 from tests.running import wait_until
 
-ITEM = f"{ITEMS}/{{item_id}}"
-RATE_WINDOW = "4s"  # Grafana's rule: four scrapes
-# Prometheus extrapolates from the first and last sample to the ends of the window.
-NEARLY = 0.15
-
 PROMQL = [query for query in queries() if query.language == "promql"]
+# What Tempo derives from spans is in tests/test_trace_queries.py.
+OF_THE_SERVICE = [query for query in PROMQL if not query.from_spans]
+SLO = "slo-overview /"
+
 each_expression = pytest.mark.parametrize("query", PROMQL, ids=lambda query: query.name)
-
-# Method, endpoint and status of a request.
-Key = tuple[str, str, int]
-
-
-@dataclass
-class Observed:
-    """A service, the Prometheus that scrapes it, and the requests between two times."""
-
-    url: str
-    prometheus: Prometheus
-    counted: Counter[Key] = field(default_factory=Counter)
-    started: float = 0.0
-    ended: float = 0.0
-
-    def make(self, path: str, key: Key, body: object = None, **parameters: float) -> None:
-        """Make one request and count it."""
-        self.ask(path, key, body, **parameters)
-        self.counted[key] += 1
-
-    def ask(self, path: str, key: Key, body: object = None, **parameters: float) -> None:
-        """Make one request, whose answer must be the one in ``key``."""
-        url = self.url + path
-        answer = requests.request(key[0], url, params=parameters, json=body, timeout=10)
-        assert answer.status_code == key[2]
-
-    def wait_until_scraped(self) -> None:
-        """Wait until Prometheus has seen exactly the requests that were made."""
-
-        def scraped() -> bool:
-            found = self.prometheus.series("http_requests_total")
-            assert {_key(series): float(series["value"][1]) for series in found} == self.counted
-            return True
-
-        wait_until(scraped, "Prometheus to have seen every request")
-
-    @property
-    def window(self) -> str:
-        """The time of the requests and a little before, so that it has the sample at its start."""
-        return f"{round((self.ended - self.started) * 1000) + 500}ms"
-
-    def samples(self, query: Query) -> list[float]:
-        """Return every number that Grafana gets for a query when it shows this time."""
-        text = query.rendered(__range=self.window, __rate_interval=RATE_WINDOW)
-        if query.instant:
-            found = self.prometheus.series(text, time=self.ended)
-            return [float(series["value"][1]) for series in found]
-        return self.prometheus.numbers(text, self.started, self.ended)
-
-    def result(self, name: str, endpoint: str = ALL) -> list[Series]:
-        """Return what a panel's query gives when it looks back over all of this time at once."""
-        (query,) = (query for query in PROMQL if query.name == f"backend-service / {name}")
-        whole = {"__range": self.window, "__rate_interval": self.window}
-        text = query.rendered(**whole, endpoint=endpoint)
-        return self.prometheus.series(text, time=self.ended)
-
-    def figure(self, name: str, endpoint: str = ALL) -> float:
-        """Return the one number of a panel."""
-        (series,) = self.result(name, endpoint)
-        return float(series["value"][1])
-
-
-def _key(series: Series) -> Key:
-    labels = series["metric"]
-    return labels["method"], labels["endpoint"], int(labels["status"])
-
-
-def drive(observed: Observed, times: int) -> None:
-    """Make good, wrong, slow and failing requests."""
-    for _ in range(times):
-        number = observed.counted["POST", ITEMS, 201]
-        observed.make(ITEMS, ("POST", ITEMS, 201), {"name": f"item {number}"})
-        observed.make(ITEMS, ("POST", ITEMS, 409), {"name": f"item {number}"})
-        observed.make(f"{ITEMS}/1", ("GET", ITEM, 200))
-        observed.make(ITEMS, ("GET", ITEMS, 200))
-        observed.make("/nowhere", ("GET", "unmatched", 404))
-        observed.make("/extra/slow", ("GET", "/extra/slow", 200), seconds=0)
-    observed.make("/extra/raise", ("GET", "/extra/raise", 500))
-    observed.make("/extra/stream", ("GET", "/extra/stream", 200), chunks=1, seconds=0)
-
-
-def drive_slow(observed: Observed, number: int) -> None:
-    """Make requests at the same time that take longer than a scrape interval."""
-    key = ("GET", "/extra/slow", 200)
-    with ThreadPoolExecutor(number) as pool:
-        list(pool.map(lambda _: observed.ask(key[1], key, seconds=1.2), range(number)))
-    observed.counted[key] += number
-
-
-@contextmanager
-def observed_service(project: Path, folder: Path) -> Iterator[Observed]:
-    """Run the service and a Prometheus that scrapes it."""
-    with (
-        running_backend(project, folder / "app.db") as backend,
-        running_prometheus(backend.url.removeprefix("http://"), folder) as prometheus,
-    ):
-        yield Observed(backend.url, prometheus)
+each_slo = pytest.mark.parametrize(
+    ("slo", "budget"), [("Availability", 0.005), ("Latency", 0.05)], ids=str
+)
 
 
 @pytest.fixture(scope="module")
@@ -177,19 +86,18 @@ def test_query_gives_numbers_or_nothing_after_the_last_request(
 # --- After a mix of requests -------------------------------------------------------------------
 
 
-@each_expression
+@pytest.mark.parametrize("query", OF_THE_SERVICE, ids=lambda query: query.name)
 def test_query_gives_numbers_after_requests(busy: Observed, query: Query) -> None:
     found = busy.samples(query)
     assert found
     assert all(map(math.isfinite, found))
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", [*SCRAPED, *RECORDED])
 def test_metric_has_the_labels_of_the_table(busy: Observed, metric: str) -> None:
-    found = [series["metric"] for series in busy.prometheus.series(f'{metric}{{job="backend"}}')]
+    found = [series["metric"].keys() - {"__name__"} for series in busy.prometheus.series(metric)]
     assert found
-    for labels in found:
-        assert labels.keys() - {"__name__"} == METRICS[metric] | TARGET_LABELS
+    assert all(labels == {**SCRAPED, **RECORDED}[metric] for labels in found)
 
 
 def test_the_latency_objective_is_a_bucket_boundary(busy: Observed) -> None:
@@ -197,7 +105,7 @@ def test_the_latency_objective_is_a_bucket_boundary(busy: Observed) -> None:
 
 
 def test_exemplars_lead_to_traces(busy: Observed) -> None:
-    (query,) = (query for query in PROMQL if query.exemplar)
+    (query,) = (query for query in OF_THE_SERVICE if query.exemplar)
     text = query.rendered(__rate_interval=RATE_WINDOW)
     found = busy.prometheus.get("query_exemplars", query=text, start=busy.started, end=busy.ended)
     ids = {exemplar["labels"]["trace_id"] for each in found for exemplar in each["exemplars"]}
@@ -278,3 +186,55 @@ def test_the_first_error_of_a_route_is_an_increase(idle: Observed) -> None:
 def test_the_time_of_a_counters_start_is_no_series(idle: Observed) -> None:
     idle.prometheus.wait_for_scrapes(1)
     assert not idle.prometheus.series('{__name__=~".+_created"}')
+
+
+# --- Objectives --------------------------------------------------------------------------------
+
+
+def share_of_bad(slo: str, observed: Observed) -> float:
+    """Return the share of all requests, since the start of the service, that were bad."""
+    every = observed.everything
+    bad = {"Availability": share_of_failures(every), "Latency": observed.slow / every.total()}
+    return bad[slo]
+
+
+@each_slo
+def test_objective_leaves_the_budget(busy: Observed, slo: str, budget: float) -> None:
+    assert busy.figure(f"{SLO} {slo} objective (stat) A") == pytest.approx(1 - budget)
+
+
+@each_slo
+def test_burn_rate_of_the_last_hour_is_the_share_of_bad_requests_over_the_budget(
+    busy: Observed, slo: str, budget: float
+) -> None:
+    expected = pytest.approx(share_of_bad(slo, busy) / budget, rel=NEARLY)
+    assert busy.figure(f"{SLO} {slo} burn rate now (stat) A") == expected
+    assert busy.figure(f"{SLO} {slo} burn rate (timeseries) A") == expected
+
+
+@each_slo
+def test_what_is_left_of_the_budget_is_what_the_bad_requests_did_not_use(
+    busy: Observed, slo: str, budget: float
+) -> None:
+    good = busy.figure(f"{SLO} {slo}, 30 days (stat) A")
+    # The long windows weigh each moment since the start, in which the shares were others.
+    assert 0 < 1 - good < 3 * share_of_bad(slo, busy)
+    left = pytest.approx(1 - (1 - good) / budget)
+    assert busy.figure(f"{SLO} {slo} error budget left (stat) A") == left
+    assert busy.figure(f"{SLO} {slo} error budget left (timeseries) A") == left
+
+
+def test_table_of_objectives_tells_the_endpoints_that_fail_and_that_are_slow(
+    busy: Observed,
+) -> None:
+    rate, good, fast = (
+        {
+            series["metric"]["endpoint"]: float(series["value"][1])
+            for series in busy.result(f"{SLO} Objectives by endpoint (table) {ref}")
+        }
+        for ref in "ABC"
+    )
+    assert rate.keys() == good.keys() == fast.keys() == {key[1] for key in busy.counted}
+    assert {endpoint for endpoint, share in good.items() if share < 0.995} == {"/extra/raise"}
+    assert good["/extra/raise"] == pytest.approx(0)
+    assert {endpoint for endpoint, share in fast.items() if share < 0.95} == {"/extra/slow"}

@@ -2,13 +2,10 @@
 
 import json
 import re
-import shutil
-import subprocess
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
 
 import jsonschema
-import promql_parser
 import pytest
 import yaml
 
@@ -16,38 +13,29 @@ from tests.dashboards import (
     DASHBOARDS,
     DATASOURCES,
     GRAFANA,
-    METRICS,
+    LOG_LABELS,
     PROVIDERS,
-    TARGET_LABELS,
     Json,
-    Query,
     all_panels,
     datasources,
     formatted,
     load,
     objects,
     panels,
-    queries,
     strings,
+    variables,
 )
-from tests.running import unavailable
 
 TESTS = Path(__file__).resolve().parent
-GRAMMARS = TESTS / "grammars"
+RULES = GRAFANA.parent / "prometheus" / "rules"
 COLUMNS = 24
-# The objectives that the panels' thresholds show: at most 0.5 % errors, and 500 ms.
-OBJECTIVES = {"percentunit": 0.005, "s": 0.5}
-# What a range selector may cover: what Grafana chooses for the zoom, or all the time shown.
-WINDOWS = {"$__rate_interval", "$__range"}
-
-PROMQL = [query for query in queries() if query.language == "promql"]
+UIDS = ["backend-service", "log-explorer", "slo-overview", "trace-explorer"]
 
 each_dashboard = pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
-each_expression = pytest.mark.parametrize("query", PROMQL, ids=lambda query: query.name)
 
 
 def test_the_dashboards_are_found() -> None:
-    assert [path.stem for path in DASHBOARDS] == ["backend-service"]
+    assert [path.stem for path in DASHBOARDS] == UIDS
 
 
 # --- Shape and layout --------------------------------------------------------------------------
@@ -105,24 +93,71 @@ def test_rows_of_panels_leave_no_gap(path: Path) -> None:
     assert len(cells) == COLUMNS * height
 
 
+# --- Thresholds --------------------------------------------------------------------------------
+
+
+def objectives() -> dict[str, float]:
+    """Return each objective as the rules have it."""
+    (group, *_) = yaml.safe_load((RULES / "slo.yml").read_text(encoding="utf-8"))["groups"]
+    return {
+        rule["labels"]["slo"]: float(rule["expr"].removeprefix("vector(").removesuffix(")"))
+        for rule in group["rules"]
+        if rule["record"] == "slo:objective:ratio"
+    }
+
+
+def alert_factors() -> dict[str, float]:
+    """Return the burn rate over each window at which an alert fires."""
+    text = (RULES / "alerts.yml").read_text(encoding="utf-8")
+    found = re.findall(r"expr: job:slo_burn_rate:ratio_rate(\w+) > ([\d.]+)", text)
+    return {window: float(factor) for window, factor in found}
+
+
+def allowed(panel: Json) -> dict[str, set[float]]:
+    """Return the thresholds that a panel may have, by unit."""
+    slos = set(re.findall(r'slo="(\w+)"', json.dumps(panel).replace("\\", ""))) or {"availability"}
+    shares = {share for slo in slos for share in (objectives()[slo], 1 - objectives()[slo])}
+    shares |= {0} if "budget left" in panel["title"] else set()
+    (seconds,) = set(re.findall(r'le="([\d.]+)"', (RULES / "slo.yml").read_text("utf-8")))
+    return {
+        "percentunit": {round(share, 6) for share in shares},
+        "s": {float(seconds)},
+        "suffix:x": {1, *alert_factors().values()},
+    }
+
+
 @each_dashboard
 def test_thresholds_are_the_objectives(path: Path) -> None:
     wrong = [
         (panel["title"], unit, value)
         for panel in panels(load(path))
         for unit, value in _thresholds(panel)
-        if unit in OBJECTIVES and value != OBJECTIVES[unit]
+        if unit in allowed(panel) and value not in allowed(panel)[unit]
     ]
     assert wrong == []
+
+
+def test_burn_rates_turn_red_where_their_alert_fires() -> None:
+    (path,) = (path for path in DASHBOARDS if path.stem == "slo-overview")
+    shown = [panel for panel in panels(load(path)) if panel["title"].endswith("burn rate now")]
+    for panel in shown:
+        red = {
+            override["matcher"]["options"]: override["properties"][0]["value"]["steps"][-1]["value"]
+            for override in panel["fieldConfig"]["overrides"]
+        }
+        assert red == alert_factors()
+        assert {target["legendFormat"] for target in panel["targets"]} == red.keys()
+    assert len(shown) == len(objectives())
 
 
 def _thresholds(panel: Json) -> list[tuple[str, float]]:
     """Return the unit and value of each threshold of a panel, overrides included."""
     config = panel["fieldConfig"]
+    usual = config["defaults"]
     overrides = [{p["id"]: p["value"] for p in o["properties"]} for o in config["overrides"]]
     return [
-        (field.get("unit", ""), step["value"])
-        for field in [config["defaults"], *overrides]
+        (field.get("unit", usual.get("unit", "")), step["value"])
+        for field in [usual, *overrides]
         for step in field.get("thresholds", {}).get("steps", [])
         if step["value"] is not None
     ]
@@ -155,14 +190,78 @@ def test_every_data_source_that_is_named_exists() -> None:
     assert linked == {uid for _, uid in known}, "metric, trace and log lead to each other"
 
 
-def test_every_dashboard_that_is_linked_exists() -> None:
-    linked = {
-        uid
+def test_each_dashboard_leads_to_each_other_with_its_title() -> None:
+    titles = {f"/d/{path.stem}": load(path)["title"] for path in DASHBOARDS}
+    links = {f"/d/{path.stem}": load(path)["links"] for path in DASHBOARDS}
+    found = {(url, link["url"], link["title"]) for url, all in links.items() for link in all}
+    assert found == {(one, other, titles[other]) for one, other in permutations(titles, 2)}
+
+
+@each_dashboard
+def test_links_in_panels_keep_the_time_and_the_variables_that_both_dashboards_have(
+    path: Path,
+) -> None:
+    known = {other.stem: variables(load(other)) for other in DASHBOARDS}
+    urls = [text for panel in panels(load(path)) for text in strings(panel) if "/d/" in text]
+    for url in urls:
+        target, _, query = url.removeprefix("/d/").partition("?")
+        assert target in known
+        kept = set(re.findall(r"var-(\w+)=|\$\{(\w+):queryparam\}", query))
+        assert "${__url_time_range}" in query
+        names = {one or other for one, other in kept}
+        assert names >= known[path.stem].keys() & known[target].keys()
+        assert names <= known[target].keys()
+
+
+def test_a_variable_is_the_same_on_every_dashboard_that_has_it() -> None:
+    found: dict[str, list[Json]] = {}
+    for path in DASHBOARDS:
+        for variable in load(path)["templating"]["list"]:
+            shape = {key: variable[key] for key in ("label", "type") if key in variable}
+            found.setdefault(variable["name"], []).append(
+                shape | {"multi": variable.get("multi"), "all": variable.get("allValue")}
+            )
+    assert len(found["endpoint"]) == len(DASHBOARDS)
+    assert all(same == [same[0]] * len(same) for same in found.values())
+
+
+def test_variables_of_logs_are_labels_that_promtail_sets() -> None:
+    chosen = {
+        variable["query"]["label"]
         for path in DASHBOARDS
-        for text in strings(load(path))
-        for uid in re.findall(r"/d/([\w-]+)", text)
+        for variable in load(path)["templating"]["list"]
+        if variable.get("datasource", {}).get("type") == "loki"
     }
-    assert linked <= {path.stem for path in DASHBOARDS}
+    assert chosen == {"service"}
+    assert chosen <= LOG_LABELS
+
+
+@each_dashboard
+def test_columns_that_are_formatted_or_linked_exist(path: Path) -> None:
+    for panel in panels(load(path)):
+        if panel["type"] != "table" or panel["datasource"]["type"] != "prometheus":
+            continue
+        (organize,) = (t for t in panel["transformations"] if t["id"] == "organize")
+        columns = set(organize["options"]["renameByName"].values())
+        used = {override["matcher"]["options"] for override in panel["fieldConfig"]["overrides"]}
+        used |= {column["displayName"] for column in panel["options"]["sortBy"]}
+        used |= set(re.findall(r"\$\{__data\.fields\.(\w+)", json.dumps(panel)))
+        assert used <= columns
+
+
+def test_tables_of_log_lines_keep_the_column_that_links_to_the_trace() -> None:
+    (source,) = (source for source in datasources() if source["type"] == "loki")
+    (link,) = source["jsonData"]["derivedFields"]
+    tables = [
+        panel
+        for path in DASHBOARDS
+        for panel in panels(load(path))
+        if panel["type"] == "table" and panel["datasource"]["type"] == "loki"
+    ]
+    for table in tables:
+        (kept,) = (step["options"]["include"] for step in table["transformations"])
+        assert re.search(kept["pattern"], link["name"])
+    assert [table["title"] for table in tables] == ["Failed requests"]
 
 
 def test_provisioning_files_leave_no_dollar_sign_to_the_environment() -> None:
@@ -184,113 +283,3 @@ def test_rate_windows_are_reckoned_from_the_scrape_interval() -> None:
     (prometheus,) = (source for source in datasources() if source["uid"] == "prometheus")
     interval = yaml.safe_load(text)["global"]["scrape_interval"]
     assert prometheus["jsonData"]["timeInterval"] == interval
-
-
-# --- Queries -----------------------------------------------------------------------------------
-
-
-@each_expression
-def test_expression_parses(query: Query) -> None:
-    promql_parser.parse(query.rendered())
-
-
-@each_expression
-def test_expression_uses_only_metrics_and_labels_that_exist(query: Query) -> None:
-    nodes = _nodes(query)
-    selectors = [node for node in nodes if isinstance(node, promql_parser.VectorSelector)]
-    assert {selector.name for selector in selectors} <= METRICS.keys()
-    for selector in selectors:
-        matched = {matcher.name for matcher in selector.matchers.matchers}
-        assert matched <= METRICS[str(selector.name)] | TARGET_LABELS
-        assert "job" in matched, "other jobs have metrics of the same name"
-    labels = TARGET_LABELS.union(*(METRICS[str(selector.name)] for selector in selectors))
-    made = {call.args[1].val for call in _calls(nodes, "label_replace")}
-    grouped = {
-        label
-        for node in nodes
-        if isinstance(node, promql_parser.AggregateExpr) and node.modifier
-        for label in node.modifier.labels
-    }
-    in_legend = set(re.findall(r"\{\{(\w+)\}\}", query.legend))
-    assert grouped <= labels | made
-    assert in_legend <= (grouped or labels)
-
-
-@each_expression
-def test_quantiles_are_taken_of_a_sum_by_le(query: Query) -> None:
-    for call in _calls(_nodes(query), "histogram_quantile"):
-        aggregate = call.args[1]
-        assert isinstance(aggregate, promql_parser.AggregateExpr)
-        assert str(aggregate.op) == "sum"
-        assert aggregate.modifier
-        assert aggregate.modifier.type == promql_parser.AggModifierType.By
-        assert "le" in aggregate.modifier.labels
-
-
-@each_expression
-def test_windows_follow_the_zoom(query: Query) -> None:
-    assert set(re.findall(r"\[([^]]*)\]", query.text)) <= WINDOWS
-
-
-def _nodes(query: Query) -> list[promql_parser.Expr]:
-    found: list[promql_parser.Expr] = []
-    promql_parser.walk(promql_parser.parse(query.rendered()), found.append)
-    return found
-
-
-def _calls(nodes: list[promql_parser.Expr], function: str) -> list[promql_parser.Call]:
-    calls = [node for node in nodes if isinstance(node, promql_parser.Call)]
-    return [call for call in calls if call.func.name == function]
-
-
-def test_latency_panel_asks_for_exemplars_once() -> None:
-    # Each query would draw the same dots again.
-    with_exemplars = [query.name for query in queries() if query.exemplar]
-    assert with_exemplars == ["backend-service / Latency (timeseries) C"]
-
-
-@pytest.fixture(scope="session")
-def parse_queries() -> Path:
-    """Return the program that parses queries with the grammars of Grafana's editors."""
-    for program in ("node", "npm"):
-        if shutil.which(program) is None:
-            unavailable(f"{program} is missing, which runs the grammars of LogQL and TraceQL")
-    installed = GRAMMARS / "node_modules" / ".package-lock.json"
-    lock = GRAMMARS / "package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        subprocess.run(command, cwd=GRAMMARS, check=True)
-    return GRAMMARS / "parse.mjs"
-
-
-def syntax_errors(parse_queries: Path, found: list[Query]) -> str:
-    """Return one line for each syntax error."""
-    asked = json.dumps(
-        [{"name": q.name, "language": q.language, "text": q.rendered()} for q in found]
-    )
-    node: list[str | Path] = ["node", parse_queries]
-    answer = subprocess.run(node, input=asked, capture_output=True, text=True, check=False)
-    assert not answer.stderr
-    assert (answer.returncode == 0) == (answer.stdout == "")
-    return answer.stdout
-
-
-@pytest.mark.parametrize("language", ["promql", "logql", "traceql"])
-def test_queries_parse_with_the_grammars_of_grafanas_editors(
-    parse_queries: Path, language: str
-) -> None:
-    found = [query for query in queries() if query.language == language]
-    assert found
-    assert syntax_errors(parse_queries, found) == ""
-
-
-@pytest.mark.parametrize(
-    ("language", "text"),
-    [
-        ("promql", "sum(rate(up[1m])"),
-        ("logql", "{service=backend}"),
-        ("traceql", '{ name = "x" && }'),
-    ],
-)
-def test_grammars_refuse_a_broken_query(parse_queries: Path, language: str, text: str) -> None:
-    assert "broken: " in syntax_errors(parse_queries, [Query("broken", language, text)])
