@@ -17,11 +17,19 @@ from scripts.engine import OVERLAY, engine_problem, split_services
 from tests.running import unavailable, wait_until
 
 # Published by the overlay: service -> port inside its container.
-PORTS = {"backend": 8000, "prometheus": 9090, "loki": 3100, "tempo": 3200, "grafana": 3000}
+PORTS = {
+    "backend": 8000,
+    "prometheus": 9090,
+    "alertmanager": 9093,
+    "loki": 3100,
+    "tempo": 3200,
+    "grafana": 3000,
+}
 PORT_VARIABLES = (
     "BACKEND_PORT",
     "GRAFANA_PORT",
     "PROMETHEUS_PORT",
+    "ALERTMANAGER_PORT",
     "LOKI_PORT",
     "TEMPO_HTTP_PORT",
     "TEMPO_OTLP_GRPC_PORT",

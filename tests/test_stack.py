@@ -19,7 +19,11 @@ from tests.conftest import Bake
 from tests.running import wait_until
 from tests.stack import FRESH_SECONDS, Stack, running_stack
 
-SERVICES = ["backend", "prometheus", "loki", "promtail", "docker-proxy", "tempo", "grafana"]
+JOBS = [
+    *("backend", "prometheus", "alertmanager", "node-exporter"),
+    *("loki", "promtail", "tempo", "grafana"),
+]
+SERVICES = [*JOBS, "docker-proxy"]
 HOPS = {  # hop of obs-check -> the services it needs besides backend and prometheus
     "prometheus": [],
     "exemplar": [],
@@ -178,7 +182,7 @@ def test_the_engine_answers_only_what_the_collector_reads(
     assert done.stdout.strip() == str(status)
 
 
-@pytest.mark.parametrize("job", ["backend", "prometheus", "loki", "promtail", "tempo", "grafana"])
+@pytest.mark.parametrize("job", JOBS)
 def test_prometheus_scrapes_each_service(stack: Stack, job: str) -> None:
     stack.need(job)
     up = f'up{{job="{job}"}}'

@@ -9,6 +9,8 @@ OBS_DEV_ENV := APP_UPSTREAM_URL=http://127.0.0.1:$(BACKEND_PORT) \
 
 .PHONY: obs-up
 obs-up: .env ## Start the service with metrics, logs, traces and dashboards
+	@BIND_ADDRESS=$(call setting,BIND_ADDRESS,127.0.0.1) \
+	  GF_AUTH_ANONYMOUS_ENABLED=$(call setting,GRAFANA_ANONYMOUS,true) sh observability/grafana/start.sh true
 	$(OBS_COMPOSE) up --build --detach --wait
 	@echo "Grafana: http://$$($(OBS_COMPOSE) port grafana 3000)"
 
@@ -27,6 +29,18 @@ obs-status: .env ## Show health, address and disk use of each service
 .PHONY: obs-check
 obs-check: .env ## Follow one request through metrics, traces and logs
 	@$(OBS_COMPOSE) run --rm --no-deps obs-check
+
+.PHONY: obs-alert-test
+obs-alert-test: .env ## Raise one alert with slow requests, and see it fire and clear (takes minutes)
+	@$(OBS_COMPOSE) run --rm --no-deps obs-check python /check/alert_test.py
+
+.PHONY: obs-backup
+obs-backup: .env ## Write metrics, logs, traces and changes made in Grafana to one file: FILE=...
+	@CORE="$(COMPOSE)" COMPOSE="$(OBS_COMPOSE)" sh observability/archive.sh backup "$(or $(FILE),observability.tar.gz)"
+
+.PHONY: obs-restore
+obs-restore: .env ## Put back what obs-backup wrote: FILE=... (asks first)
+	@CORE="$(COMPOSE)" COMPOSE="$(OBS_COMPOSE)" sh observability/archive.sh restore "$(or $(FILE),observability.tar.gz)"
 
 .PHONY: obs-clean
 obs-clean: .env ## Delete all metrics, logs, traces and changes made in Grafana (asks first)

@@ -1,0 +1,61 @@
+"""The rules that hold every container, asked of the Compose model and of what really runs."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+Service = dict[str, Any]
+
+RULES: dict[str, Callable[[Service], bool]] = {
+    "is not root": lambda s: not str(s.get("user", "")).startswith(("0", "root")),
+    "has no capabilities": lambda s: s.get("cap_drop") == ["ALL"] and not s.get("cap_add"),
+    "gains no privileges": lambda s: s.get("security_opt") == ["no-new-privileges:true"],
+    "is not privileged": lambda s: not s.get("privileged"),
+    "its root is read-only": lambda s: s.get("read_only") is True,
+    "its processes are limited": lambda s: 0 < int(s.get("pids_limit") or 0) <= 512,
+    "its memory is limited": lambda s: 0 < int(s.get("mem_limit") or 0) <= 2**30,
+    "has namespaces of its own": lambda s: not {"host"} & {s.get(n) for n in ("pid", "ipc", "network_mode")},
+    "sees no devices": lambda s: not s.get("devices"),
+    "mounts of the host are read-only": lambda s: all(
+        mount.get("read_only") for mount in s.get("volumes", []) if mount["type"] == "bind"
+    ),
+}  # fmt: skip
+
+
+def broken_rules(service: Service) -> list[str]:
+    """Return the rules that a service of the Compose model does not keep."""
+    return [rule for rule, keeps in RULES.items() if not keeps(service)]
+
+
+def as_service(container: str) -> Service:
+    """Return a running container in the words of the Compose model, as the engine tells it.
+
+    The user is that of its processes, which may differ from what its image and the model say.
+    """
+    (found,) = json.loads(_docker("inspect", container))
+    host = found["HostConfig"]
+    processes = _docker("top", container, "-eo", "pid,uid").splitlines()[1:]
+    users = [line.split()[1] for line in processes]
+    return {
+        "user": "0" if "0" in users else users[0],
+        "cap_drop": host["CapDrop"],
+        "cap_add": host["CapAdd"],
+        "security_opt": host["SecurityOpt"],
+        "privileged": host["Privileged"],
+        "read_only": host["ReadonlyRootfs"],
+        "pids_limit": host["PidsLimit"],
+        "mem_limit": host["Memory"],
+        "pid": host["PidMode"],
+        "ipc": host["IpcMode"],
+        "network_mode": host["NetworkMode"],
+        "devices": host["Devices"],
+        "volumes": [
+            {"type": mount["Type"], "read_only": not mount["RW"]} for mount in found["Mounts"]
+        ],
+    }
+
+
+def _docker(*arguments: str) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True)
+    return done.stdout
