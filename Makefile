@@ -19,6 +19,12 @@ demo: $(VENV)/.installed ## Generate a project, start it, and follow one request
 test: $(VENV)/.installed ## Run all tests; ARGS="-k slug -x" is passed to pytest
 	$(BIN)/pytest -ra $(ARGS)
 
+.PHONY: bench
+bench: $(VENV)/.installed ## Measure the time that observing a request takes, beside the alternatives
+	test -d .venv-bench || $(BIN)/uv venv --quiet .venv-bench
+	$(BIN)/uv pip install --quiet --python .venv-bench --require-hashes -r requirements-bench.txt
+	.venv-bench/bin/python -m benchmarks.in_process
+
 .PHONY: lint
 lint: $(VENV)/.installed ## Check format, lint and types
 	$(BIN)/ruff format --check
@@ -34,7 +40,15 @@ format: $(VENV)/.installed ## Format the code and fix what can be fixed
 lock: $(VENV)/.installed ## Resolve all dependencies again: of the tests, and of the template
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --group dev --output-file requirements-dev.txt
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --group bench --output-file requirements-bench.txt
 	$(BIN)/python scripts/lock.py
+
+.PHONY: audit
+audit: $(VENV)/.installed ## Look for known vulnerabilities in all that is locked
+	for lock in requirements-dev.txt '{{cookiecutter.project_slug}}'/backend/requirements/*.txt; do \
+	  $(BIN)/uv tool run pip-audit==2.10.1 --disable-pip --require-hashes -r "$$lock" || exit 1; \
+	done
 
 .PHONY: clean
 clean: ## Delete the environment and all caches

@@ -23,8 +23,11 @@ FEATURE_PATHS: dict[str, tuple[str, ...]] = {
         "observability",
         "backend/app/observability.py",
         "backend/app/observability_logs.py",
+        "backend/app/observability_redaction.py",
+        "backend/app/observability_traces.py",
         "backend/requirements/observability.txt",
         "backend/tests/test_observability.py",
+        "backend/tests/test_observability_redaction.py",
     ),
 }
 EMPTY_PASSWORD = re.compile(r"(?m)^([A-Z_]+_PASSWORD)=$")

@@ -1,5 +1,6 @@
 """The generated project passes its own checks, run the way its user runs them."""
 
+import json
 import os
 import re
 import subprocess
@@ -13,8 +14,13 @@ from tests.running import unavailable
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the Makefile is for POSIX")
 
-CORE_TARGETS = {"help", "up", "down", "logs", "dev", "test", "lint", "format", "lock"}
-OBS_TARGETS = {"obs-up", "obs-down", "obs-logs", "obs-status", "obs-check", "obs-clean", "obs-dev"}
+CORE_TARGETS = {
+    *("help", "up", "down", "logs", "dev", "test", "lint", "format", "lock", "audit", "sbom"),
+}
+OBS_TARGETS = {
+    *("obs-up", "obs-down", "obs-logs", "obs-status", "obs-check", "obs-alert-test"),
+    *("obs-clean", "obs-dev", "obs-backup", "obs-restore"),
+}
 # Variables that a program started from a test must not inherit from the tests' own environment.
 OURS = ("MAKEFLAGS", "MAKELEVEL", "PYTHONPATH", "VIRTUAL_ENV")
 
@@ -92,6 +98,19 @@ def test_what_is_installed_fits_together(installed: Path) -> None:
     uv = Path(sys.executable).with_name("uv")
     result = run(installed, uv, "pip", "check", "--python", "backend/.venv")
     assert result.returncode == 0, result.stdout
+
+
+def test_lists_what_each_image_contains(installed: Path, answer: str) -> None:
+    result = run(installed, "make", "sbom")
+    assert result.returncode == 0, result.stdout
+    found = {
+        path.name: {each["name"] for each in json.loads(path.read_text("utf-8"))["components"]}
+        for path in installed.glob("sbom-*.json")
+    }
+    images = {"core", "observability"} if answer == "yes" else {"core"}
+    assert found.keys() == {f"sbom-{name}.json" for name in images}
+    assert "fastapi" in found["sbom-core.json"]
+    assert ("prometheus-client" in str(found)) == (answer == "yes")
 
 
 def test_installs_without_uv(bake: Bake, tmp_path: Path) -> None:

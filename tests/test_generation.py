@@ -102,8 +102,8 @@ def check(project: Path, changed: dict[str, str]) -> None:
     for variable in pre.answered(answers):
         if variable.endswith("_port"):
             name = variable.upper()
-            published = f"127.0.0.1:${{{name}:-{answers[variable]}}}:"
-            assert len([port for port in ports if port.startswith(published)]) == 1, variable
+            published = f"BIND_ADDRESS:-127.0.0.1}}:${{{name}:-{answers[variable]}}}:"
+            assert len([port for port in ports if published in port]) == 1, variable
             example_of_env = (project / ".env.example").read_text(encoding="utf-8")
             assert f"\n# {name}={answers[variable]}\n" in example_of_env
     readme = (project / "README.md").read_text(encoding="utf-8")

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator
 
+import httpx2
 from fastapi import APIRouter, BackgroundTasks, FastAPI, WebSocket
 from fastapi.responses import StreamingResponse
 from starlette.requests import Request
@@ -31,6 +33,22 @@ async def fail(message: str = "boom") -> None:
 async def log(message: str) -> None:
     """Log a warning of the application's own."""
     logger.warning("%s", message, extra={"trace_id": "forged", "order": 7})
+
+
+@router.get("/secrets")
+async def log_secrets(request: Request) -> None:
+    """Log what a developer in a hurry does: everything that came."""
+    headers = dict(request.headers)
+    logger.warning(
+        "%s %s", headers, request.url, extra={"headers": headers, "raw": request.headers.raw}
+    )
+
+
+@router.get("/call")
+async def call(secret: str) -> None:
+    """Call this service with a secret in the URL."""
+    async with httpx2.AsyncClient(base_url=os.environ["APP_UPSTREAM_URL"]) as client:
+        await client.get("/api/v1/items", params={"api_key": secret, "limit": 1})
 
 
 @router.get("/stream")

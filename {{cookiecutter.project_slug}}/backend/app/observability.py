@@ -5,22 +5,18 @@ Switched on by ``APP_EXTENSIONS=app.observability:setup_observability`` under
 application is imported. FastAPI itself then makes one server span per request.
 """
 
-import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import hmac
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import cache, partial
 from time import perf_counter
-from typing import Any
+from typing import Annotated
 
 import anyio
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from prometheus_client import (
     REGISTRY,
     CollectorRegistry,
@@ -29,11 +25,14 @@ from prometheus_client import (
     Histogram,
 )
 from prometheus_client.exposition import choose_encoder
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.observability_logs import configure_logging, log_access, log_exception, trace_ids
+from app.observability_redaction import SECRET_NAMES, Redactor
+from app.observability_traces import record_error, set_up_provider, with_flush
 from app.settings import settings
 
 METRICS_PATH = "/metrics"
@@ -45,7 +44,7 @@ METHODS = frozenset(
 # Seconds; OpenTelemetry's advice for HTTP servers, which has the 500 ms of the latency objective.
 # https://opentelemetry.io/docs/specs/semconv/http/http-metrics/#metric-httpserverrequestduration
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
-FLUSH_SECONDS = 3.0
+LOGGED_PATH_MAX = 2048  # characters; a caller decides how long a path is
 TRACE_HEADER = "x-trace-id"
 
 
@@ -56,6 +55,14 @@ class ObservabilitySettings(BaseSettings):
 
     log_level: str = "INFO"
     print_spans: bool = False  # one JSON line per span on stdout, for work without a trace store
+    metrics_token: SecretStr = SecretStr("")  # asked for by GET /metrics, unless it is empty
+    traced_callers: float = 10  # requests per second that are traced because their callers say so
+    redacted_parameters: Annotated[tuple[str, ...], NoDecode] = SECRET_NAMES
+
+    @field_validator("redacted_parameters", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        return tuple(value.replace(" ", "").split(",")) if isinstance(value, str) else value
 
 
 def setup_observability(app: FastAPI) -> FastAPI:
@@ -68,10 +75,9 @@ def setup_observability(app: FastAPI) -> FastAPI:
         The same application.
     """
     options = ObservabilitySettings()
-    configure_logging(options.log_level)
-    provider = _tracer_provider()
-    if options.print_spans:
-        provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(formatter=_span_line)))
+    redactor = Redactor(options.redacted_parameters)
+    configure_logging(options.log_level, redactor)
+    provider = set_up_provider(redactor, options.traced_callers, options.print_spans)
     unobserved = {METRICS_PATH, settings.health_path}
     telemetry = TelemetryConfig(
         tracer_provider=provider,
@@ -83,9 +89,10 @@ def setup_observability(app: FastAPI) -> FastAPI:
     # FastAPI takes these as constructor arguments only, and this application is already made.
     app._telemetry.update(telemetry)
     app.exception_handlers.setdefault(Exception, answer_error)
-    app.add_middleware(RequestObserver, metrics=request_metrics(REGISTRY))
-    app.add_api_route(METRICS_PATH, read_metrics, include_in_schema=False)
-    app.router.lifespan_context = _with_flush(app.router.lifespan_context, provider)
+    app.add_middleware(RequestObserver, metrics=request_metrics(REGISTRY), redactor=redactor)
+    allowed = [Depends(_bearer(options.metrics_token))]
+    app.add_api_route(METRICS_PATH, read_metrics, include_in_schema=False, dependencies=allowed)
+    app.router.lifespan_context = with_flush(app.router.lifespan_context, provider)
     return app
 
 
@@ -150,6 +157,18 @@ def _render_limiter() -> anyio.CapacityLimiter:
     return anyio.CapacityLimiter(1)
 
 
+def _bearer(token: SecretStr) -> Callable[[Request], Awaitable[None]]:
+    """Return a check that a request has the token, if there is one, as ``Authorization: Bearer``."""
+    expected = f"Bearer {token.get_secret_value()}".encode()
+
+    async def check(request: Request) -> None:
+        given = request.headers.get("authorization", "").encode("latin-1")
+        if token.get_secret_value() and not hmac.compare_digest(given, expected):
+            raise HTTPException(401, "Bearer token needed", {"WWW-Authenticate": "Bearer"})
+
+    return check
+
+
 async def read_metrics(request: Request) -> Response:
     """Return all metrics as OpenMetrics if the scraper accepts it, else as Prometheus text.
 
@@ -170,9 +189,10 @@ class RequestObserver:
     it; a request without that is one that setup_observability excluded, and passes untouched.
     """
 
-    def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: RequestMetrics, redactor: Redactor) -> None:
         self.app = app
         self.metrics = metrics
+        self.redactor = redactor
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         telemetry = scope.get("fastapi.telemetry")
@@ -206,30 +226,34 @@ class RequestObserver:
             raise
         except Exception as error:
             status = 500  # a response that breaks off is a failure, whatever its first line said
-            trace.get_current_span().record_exception(error)
-            log_exception(scope["method"], scope["path"], error)
+            record_error(error, self.redactor)
+            log_exception(_known(scope["method"]), scope["path"][:LOGGED_PATH_MAX], error)
             raise
         finally:
             end()
 
     def _report(self, scope: Scope, endpoint: str, status: int, seconds: float) -> None:
-        method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
+        method, path = _known(scope["method"]), scope["path"][:LOGGED_PATH_MAX]
         # The span may have ended with the response's last byte, but its context is still current.
         context = trace.get_current_span().get_span_context()
         ids = trace_ids(context) if context.trace_flags.sampled else {}
         self.metrics.record(method, endpoint, status, seconds, ids)
         client = scope.get("client")
         log_access(
-            f"{method} {scope['path']} {status}",
+            f"{method} {path} {status}",
             {
                 "method": method,
-                "path": scope["path"],
+                "path": path,
                 "endpoint": endpoint,
                 "status": status,
                 "duration_ms": round(seconds * 1000, 3),
                 "client": client[0] if client else None,
             },
         )
+
+
+def _known(method: str) -> str:
+    return method if method in METHODS else OTHER_METHOD
 
 
 async def answer_error(_request: Request, _error: Exception) -> Response:
@@ -247,38 +271,3 @@ def _with_trace_header(start: Message) -> Message:
         return start
     header = (TRACE_HEADER.encode(), trace.format_trace_id(context.trace_id).encode())
     return {**start, "headers": [*start.get("headers", ()), header]}
-
-
-# --- Traces ----------------------------------------------------------------------------------
-
-
-def _tracer_provider() -> TracerProvider:
-    """Return the configured provider, or one that records nothing where there is none.
-
-    Without any provider FastAPI would not look up the route, which the metrics need.
-    """
-    provider = trace.get_tracer_provider()
-    return provider if isinstance(provider, TracerProvider) else TracerProvider(ALWAYS_OFF)
-
-
-def _span_line(span: ReadableSpan) -> str:
-    # The ids as logs and metrics have them, without the SDK's 0x.
-    return str(span.to_json(indent=None)).replace('"0x', '"') + "\n"
-
-
-def _with_flush(lifespan: Lifespan[FastAPI], provider: TracerProvider) -> Lifespan[FastAPI]:
-    """Return ``lifespan`` with the export of all finished spans added at its end.
-
-    The server ends itself with the signal that stopped it, so that handlers at exit never run;
-    and the SDK waits for an unreachable trace store for longer than Docker waits for a container.
-    """
-
-    @asynccontextmanager
-    async def flushing_lifespan(app: FastAPI) -> AsyncIterator[Any]:
-        async with lifespan(app) as state:
-            yield state
-        flush = threading.Thread(target=provider.shutdown, daemon=True)
-        flush.start()
-        await anyio.to_thread.run_sync(flush.join, FLUSH_SECONDS)
-
-    return flushing_lifespan

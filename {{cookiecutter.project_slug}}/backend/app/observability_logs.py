@@ -8,6 +8,8 @@ from typing import Any
 
 from opentelemetry import trace
 
+from app.observability_redaction import Redactor
+
 access_logger = logging.getLogger("app.access")
 error_logger = logging.getLogger("app.error")
 
@@ -30,8 +32,13 @@ def trace_ids(context: trace.SpanContext) -> dict[str, str]:
 class JsonFormatter(logging.Formatter):
     """Formats a record as one line of JSON, with the ids of the current span.
 
-    What a call passes as ``extra`` becomes members of the object; it cannot replace ours.
+    What a call passes as ``extra`` becomes members of the object; it cannot replace ours. Secrets
+    are hidden. JSON escapes control characters, and everything that is not ASCII.
     """
+
+    def __init__(self, redactor: Redactor | None = None) -> None:
+        super().__init__()
+        self._redactor = redactor or Redactor()
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its newline."""
@@ -39,14 +46,14 @@ class JsonFormatter(logging.Formatter):
             "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat("T", "milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": self._redactor.text(record.getMessage()),
             **trace_ids(trace.get_current_span().get_span_context()),
         }
         for name, value in vars(record).items():
             if name not in _RECORD_ATTRIBUTES:
-                entry.setdefault(name, value)
+                entry.setdefault(name, self._redactor.named(name, value))
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+            entry["exception"] = self._redactor.text(self.formatException(record.exc_info))
         return _encode(entry)
 
 
@@ -58,11 +65,12 @@ class _NotYetLogged(logging.Filter):
         return not getattr(error, _LOGGED, False)
 
 
-def configure_logging(level: str) -> None:
+def configure_logging(level: str, redactor: Redactor) -> None:
     """Send every logger's lines to stdout as JSON; the server's access log gives way to ours.
 
     Args:
         level: Name of the lowest level that is written, such as ``INFO``.
+        redactor: Hides what no line may have.
 
     Raises:
         ValueError: there is no such level.
@@ -71,7 +79,7 @@ def configure_logging(level: str) -> None:
     root.setLevel(level.upper())
     if not any(isinstance(handler.formatter, JsonFormatter) for handler in root.handlers):
         handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(JsonFormatter())
+        handler.setFormatter(JsonFormatter(redactor))
         root.addHandler(handler)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         server_logger = logging.getLogger(name)

@@ -72,3 +72,8 @@ def test_delete_removes_the_item_and_frees_its_name(client: TestClient) -> None:
     assert (response.status_code, response.content) == (204, b"")
     assert client.get(f"{ITEMS}/{item_id}").status_code == 404
     assert create(client, "Tea") != item_id
+
+
+def test_a_body_that_is_no_text_is_refused(client: TestClient) -> None:
+    response = client.post(ITEMS, content=b"\xff", headers={"content-type": "application/json"})
+    assert response.status_code == 400

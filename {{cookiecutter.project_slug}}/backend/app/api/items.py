@@ -29,9 +29,9 @@ class Item(ItemCreate):
     created_at: datetime
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses={409: {}})
+@router.post("", status_code=status.HTTP_201_CREATED, responses={400: {}, 409: {}})
 def create_item(item: ItemCreate, connection: Connection) -> Item:
-    """Store an item; 409 if its name is taken."""
+    """Store an item; 409 if its name is taken, 400 if the body is no text."""
     try:
         row = connection.execute(
             "INSERT INTO items (name, description) VALUES (?, ?) RETURNING *",

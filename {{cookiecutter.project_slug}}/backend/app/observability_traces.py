@@ -1,0 +1,143 @@
+"""What is traced, how much of it, and that it leaves in time; a part of ``app.observability``."""
+
+import threading
+import traceback
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Any
+
+import anyio
+from fastapi import FastAPI
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler, SamplingResult
+from opentelemetry.util.types import Attributes
+from starlette.types import Lifespan
+
+from app.observability_redaction import Redactor
+
+FLUSH_SECONDS = 3.0
+
+
+class CallerLimit(Sampler):
+    """Lets callers have so many of their requests traced in a second, and no more.
+
+    A ``traceparent`` header says whether the caller keeps the trace. Followed without limit, it
+    would let anybody fill the trace store, whatever share of traces the service itself keeps.
+    Beyond the limit that share decides; by a random id, for callers choose their trace ids.
+
+    Args:
+        sampler: Decides for all other spans.
+        per_second: How many requests, on average; as many may come at once.
+    """
+
+    def __init__(self, sampler: Sampler, per_second: float) -> None:
+        self._sampler = sampler
+        self._per_second = per_second
+        self._left = self._most = max(per_second, 1.0) if per_second > 0 else 0.0
+        self._asked = monotonic()
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: trace.SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[trace.Link] | None = None,
+        trace_state: trace.TraceState | None = None,
+    ) -> SamplingResult:
+        """Return the decision for a span that is about to begin."""
+        parent = trace.get_current_span(parent_context).get_span_context()
+        forced = parent.is_valid and parent.is_remote and parent.trace_flags.sampled
+        if not forced or self._take():
+            return self._sampler.should_sample(
+                parent_context, trace_id, name, kind, attributes, links, trace_state
+            )
+        trace_id = RandomIdGenerator().generate_trace_id()
+        new = self._sampler.should_sample(Context(), trace_id, name, kind, attributes, links)
+        return SamplingResult(new.decision, new.attributes, parent.trace_state)
+
+    def _take(self) -> bool:
+        now = monotonic()
+        self._left = min(self._most, self._left + (now - self._asked) * self._per_second)
+        self._asked = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+    def get_description(self) -> str:
+        """Return what this is, for people."""
+        return f"CallerLimit({self._per_second:g}/s, {self._sampler.get_description()})"
+
+
+class RedactingProcessor(SpanProcessor):
+    """Hides secrets in what a span has when it begins, such as the URL of a call."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Replace the attributes that have a secret."""
+        for name, value in list((span.attributes or {}).items()):
+            if isinstance(value, str) and (clean := self._redactor.text(value)) != value:
+                span.set_attribute(name, clean)
+
+
+def set_up_provider(
+    redactor: Redactor, caller_limit: float, print_spans: bool = False
+) -> TracerProvider:
+    """Return the configured provider, or one that records nothing where there is none.
+
+    Without any provider FastAPI would not look up the route, which the metrics need.
+    """
+    provider = trace.get_tracer_provider()
+    if not isinstance(provider, TracerProvider):
+        return TracerProvider(ALWAYS_OFF)
+    if not isinstance(provider.sampler, CallerLimit):
+        provider.sampler = CallerLimit(provider.sampler, caller_limit)
+        provider.add_span_processor(RedactingProcessor(redactor))
+        if print_spans:
+            exporter = ConsoleSpanExporter(formatter=_span_line)
+            provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return provider
+
+
+def _span_line(span: ReadableSpan) -> str:
+    # The ids as logs and metrics have them, without the SDK's 0x.
+    return str(span.to_json(indent=None)).replace('"0x', '"') + "\n"
+
+
+def record_error(error: Exception, redactor: Redactor) -> None:
+    """Put an error on the current span, without the secrets in its text."""
+    span = trace.get_current_span()
+    if span.is_recording():
+        lines = redactor.text("".join(traceback.format_exception(error)))
+        text = {
+            "exception.message": redactor.text(str(error)),
+            "exception.stacktrace": lines,
+        }
+        span.record_exception(error, text)
+
+
+def with_flush(lifespan: Lifespan[FastAPI], provider: TracerProvider) -> Lifespan[FastAPI]:
+    """Return ``lifespan`` with the export of all finished spans added at its end.
+
+    The server ends itself with the signal that stopped it, so that handlers at exit never run;
+    and the SDK waits for an unreachable trace store for longer than Docker waits for a container.
+    """
+
+    @asynccontextmanager
+    async def flushing_lifespan(app: FastAPI) -> AsyncIterator[Any]:
+        async with lifespan(app) as state:
+            yield state
+        flush = threading.Thread(target=provider.shutdown, daemon=True)
+        flush.start()
+        await anyio.to_thread.run_sync(flush.join, FLUSH_SECONDS)
+
+    return flushing_lifespan
