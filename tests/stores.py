@@ -149,15 +149,15 @@ def _running(name: str, config: Json, folder: Path) -> Iterator[Running]:
     if problem := engine_problem():
         unavailable(problem)
     overlay = (TEMPLATE / "compose.observability.yml").read_text(encoding="utf-8")
-    ((repository, tag),) = re.findall(rf"image: (\S+/{name}):\$\{{\w+:-([^}}]+)\}}", overlay)
-    if not has_image(f"{repository}:{tag}"):
-        unavailable(f"the image {repository}:{tag} is missing")
+    (image,) = re.findall(rf"image: \$\{{\w+:-(\S+/{name}:[^}}]+)\}}", overlay)
+    if not has_image(image):
+        unavailable(f"the image {image} is missing")
     file = folder / f"{name}.yml"
     file.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
     container = f"test-{name}-{secrets.token_hex(4)}"
     run = ["docker", "run", "--rm", f"--name={container}", "--network=host"]
     run += [f"--volume={file}:/etc/{name}.yml:ro", f"--env={name.upper()}_RETENTION=168h"]
-    run += [f"{repository}:{tag}", f"-config.file=/etc/{name}.yml", "-config.expand-env=true"]
+    run += [image, f"-config.file=/etc/{name}.yml", "-config.expand-env=true"]
     with start_process(run) as started:
         try:
             yield started
