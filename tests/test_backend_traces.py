@@ -124,3 +124,9 @@ def test_an_unhandled_error_tells_its_trace_and_nothing_else(backend: Backend) -
 
 def test_untraced_requests_name_no_trace(backend: Backend) -> None:
     assert "x-trace-id" not in backend.get(HEALTH).headers
+
+
+def test_spans_that_are_to_be_exported_are_counted(backend: Backend, tempo: Receiver) -> None:
+    before = backend.value("trace_spans_total")
+    assert len(spans_of(backend, tempo, f"{API}/upstream/items/1")) == 3
+    assert backend.value("trace_spans_total") == before + 4  # and the one of /last

@@ -4,6 +4,7 @@ import threading
 import traceback
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from time import monotonic
 from typing import Any
 
@@ -16,6 +17,7 @@ from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProces
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler, SamplingResult
 from opentelemetry.util.types import Attributes
+from prometheus_client import Counter
 from starlette.types import Lifespan
 
 from app.observability_redaction import Redactor
@@ -89,6 +91,19 @@ class RedactingProcessor(SpanProcessor):
                 span.set_attribute(name, clean)
 
 
+@cache
+def _spans_made() -> Counter:
+    return Counter("trace_spans", "Spans that ended and are to be exported.")
+
+
+class CountingProcessor(SpanProcessor):
+    """Counts what is to be exported, so that it can be compared with what arrives."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Count the span; those that are not sampled never come here."""
+        _spans_made().inc()
+
+
 def set_up_provider(
     redactor: Redactor, caller_limit: float, print_spans: bool = False
 ) -> TracerProvider:
@@ -102,6 +117,7 @@ def set_up_provider(
     if not isinstance(provider.sampler, CallerLimit):
         provider.sampler = CallerLimit(provider.sampler, caller_limit)
         provider.add_span_processor(RedactingProcessor(redactor))
+        provider.add_span_processor(CountingProcessor())
         if print_spans:
             exporter = ConsoleSpanExporter(formatter=_span_line)
             provider.add_span_processor(SimpleSpanProcessor(exporter))
