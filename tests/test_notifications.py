@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,6 +104,15 @@ class Alertmanager:
         return sum(sample.value for sample in samples if sample.name == metric)
 
 
+def service_of(project: Path) -> dict[str, Any]:
+    """Return the overlay's service, whose image must be there."""
+    need_engine()
+    service: dict[str, Any] = configuration(project, OVERLAY)["services"]["alertmanager"]
+    if not has_image(service["image"]):
+        unavailable(f"the image {service['image']} is missing")
+    return service
+
+
 @contextmanager
 def alertmanager(project: Path, folder: Path, webhook: str) -> Iterator[Alertmanager]:
     """Run the overlay's Alertmanager on this machine's network; it waits for a second, not for minutes.
@@ -112,10 +122,7 @@ def alertmanager(project: Path, folder: Path, webhook: str) -> Iterator[Alertman
         folder: An empty one.
         webhook: ALERT_WEBHOOK_URL.
     """
-    need_engine()
-    service = configuration(project, OVERLAY)["services"]["alertmanager"]
-    if not has_image(service["image"]):
-        unavailable(f"the image {service['image']} is missing")
+    service = service_of(project)
     copy = shutil.copytree(project / "observability" / "alertmanager", folder / "alertmanager")
     config = copy / "alertmanager.yml"
     hasty, waits = re.subn(r"(group_(?:wait|interval)): \w+", r"\1: 1s", config.read_text())
@@ -136,6 +143,15 @@ def alertmanager(project: Path, folder: Path, webhook: str) -> Iterator[Alertman
 def telling(yes_project: Path, tmp_path: Path, receiver: Receiver) -> Iterator[Alertmanager]:
     with alertmanager(yes_project, tmp_path, receiver.url) as running:
         yield running
+
+
+def test_amtool_accepts_the_configuration(yes_project: Path) -> None:
+    volume = f"{yes_project}/observability/alertmanager:/etc/alertmanager:ro"
+    command = ["docker", "run", "--rm", "--network=none", "--entrypoint=amtool"]
+    command += [f"--volume={volume}", service_of(yes_project)["image"]]
+    command += ["check-config", "/etc/alertmanager/alertmanager.yml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_alerts_of_one_name_come_in_one_message(telling: Alertmanager, receiver: Receiver) -> None:

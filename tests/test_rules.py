@@ -89,6 +89,12 @@ def test_the_runbook_has_one_section_for_each_alert_and_no_other() -> None:
         assert rule["annotations"]["runbook_url"] == f"observability/runbook.md#{alert.lower()}"
 
 
+def test_the_readme_lists_every_alert_with_its_severity() -> None:
+    text = (OBSERVABILITY / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"(?m)^\| `([A-Z]\w+)` \| (page|ticket) \|", text)
+    assert listed == [(alert, rule["labels"]["severity"]) for alert, rule in ALERTS.items()]
+
+
 @each_alert
 def test_the_dashboard_of_an_alert_exists(alert: str) -> None:
     dashboards = (OBSERVABILITY / "grafana" / "dashboards").glob("*.json")
