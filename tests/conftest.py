@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cookiecutter.main import cookiecutter
 
+from tests.backend import Backend, Receiver, receiver, running_backend
 from tests.running import unavailable
 from tests.stack import Stack, running_stack
 
@@ -22,6 +23,23 @@ Bake = Callable[..., Path]
 def stack(bake: Bake) -> Iterator[Stack]:
     """Run the overlay's containers, as many as there are images for."""
     with running_stack(bake(project_slug="e2e-service")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def tempo() -> Iterator[Receiver]:
+    """Run a receiver of spans."""
+    with receiver() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def backend(
+    yes_project: Path, tempo: Receiver, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Backend]:
+    """Run the service, which exports its spans to the receiver."""
+    database = tmp_path_factory.mktemp("database") / "app.db"
+    with running_backend(yes_project, database, endpoint=tempo.endpoint) as running:
         yield running
 
 

@@ -4,7 +4,6 @@ import json
 import socket
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,7 +18,6 @@ from tests.backend import (
     Backend,
     Receiver,
     attributes,
-    receiver,
     running_backend,
 )
 
@@ -45,21 +43,6 @@ SPAN_FIELDS = {
     *("url.query", "url.scheme", "error.type"),
 }
 HIDDEN = "hunter2s"
-
-
-@pytest.fixture(scope="module")
-def tempo() -> Iterator[Receiver]:
-    with receiver() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def backend(
-    yes_project: Path, tempo: Receiver, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Backend]:
-    database = tmp_path_factory.mktemp("database") / "app.db"
-    with running_backend(yes_project, database, endpoint=tempo.endpoint) as running:
-        yield running
 
 
 def escaped(text: str) -> str:

@@ -1,8 +1,6 @@
 """The spans that the running service exports by OTLP/gRPC."""
 
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
@@ -14,24 +12,7 @@ from tests.backend import (
     Backend,
     Receiver,
     attributes,
-    receiver,
-    running_backend,
 )
-
-
-@pytest.fixture(scope="module")
-def tempo() -> Iterator[Receiver]:
-    with receiver() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def backend(
-    yes_project: Path, tempo: Receiver, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Backend]:
-    database = tmp_path_factory.mktemp("database") / "app.db"
-    with running_backend(yes_project, database, endpoint=tempo.endpoint) as running:
-        yield running
 
 
 def spans_of(backend: Backend, tempo: Receiver, path: str) -> list[Span]:
