@@ -94,6 +94,19 @@ def test_the_core_alone_has_no_extension(core: dict[str, Any]) -> None:
     assert (core["image"], core.get("environment")) == ("my-service-backend:core", None)
 
 
+def test_the_stack_gives_way_to_the_backend(services: Services) -> None:
+    assert "cpu_shares" not in services["backend"]  # 1,024 then
+    assert {services[name]["cpu_shares"] for name in STACK} == {256}
+
+
+def test_go_frees_memory_before_the_limit_is_reached(services: Services) -> None:
+    """Prometheus looks after that itself; the others are small."""
+    for name in ("loki", "promtail", "tempo"):
+        limit = int(services[name]["mem_limit"])
+        soft = services[name]["environment"]["GOMEMLIMIT"].removesuffix("MiB")
+        assert 0.75 * limit <= int(soft) * 2**20 <= 0.85 * limit, name
+
+
 def test_every_port_is_bound_to_loopback(services: Services) -> None:
     ports = [port for service in services.values() for port in service.get("ports", [])]
     assert len(ports) == 8
