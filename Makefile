@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  \033[1m%-11s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(VENV)/.installed ## Generate a project, start it, and follow one request through it
@@ -18,6 +18,10 @@ demo: $(VENV)/.installed ## Generate a project, start it, and follow one request
 .PHONY: test
 test: $(VENV)/.installed ## Run all tests; ARGS="-k slug -x" is passed to pytest
 	$(BIN)/pytest -ra $(ARGS)
+
+.PHONY: test-faults
+test-faults: $(VENV)/.installed ## Do to a running stack what may happen to it; writes docs/reliability.md (an hour)
+	$(BIN)/pytest -ra -m "" tests/faults --report docs/reliability.md $(ARGS)
 
 .PHONY: bench
 bench: $(VENV)/.installed ## Measure the time that observing a request takes, beside the alternatives

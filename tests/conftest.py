@@ -19,6 +19,11 @@ TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 Bake = Callable[..., Path]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `make test-faults` say where its page goes."""
+    parser.addoption("--report", help="file that takes the figures of tests/faults, as Markdown")
+
+
 @pytest.fixture(scope="session")
 def stack(bake: Bake) -> Iterator[Stack]:
     """Run the overlay's containers, as many as there are images for."""

@@ -1,10 +1,13 @@
 """The overlay's containers, as many of them as this machine has images for."""
 
 import json
+import os
+import random
 import secrets
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,16 +28,17 @@ PORTS = {
     "tempo": 3200,
     "grafana": 3000,
 }
-PORT_VARIABLES = (
-    "BACKEND_PORT",
-    "GRAFANA_PORT",
-    "PROMETHEUS_PORT",
-    "ALERTMANAGER_PORT",
-    "LOKI_PORT",
-    "TEMPO_HTTP_PORT",
-    "TEMPO_OTLP_GRPC_PORT",
-    "TEMPO_OTLP_HTTP_PORT",
-)
+PORT_VARIABLES = {
+    "backend": "BACKEND_PORT",
+    "grafana": "GRAFANA_PORT",
+    "prometheus": "PROMETHEUS_PORT",
+    "alertmanager": "ALERTMANAGER_PORT",
+    "loki": "LOKI_PORT",
+    "tempo": "TEMPO_HTTP_PORT",
+}
+OTLP_PORT_VARIABLES = ("TEMPO_OTLP_GRPC_PORT", "TEMPO_OTLP_HTTP_PORT")
+# Below those that Linux gives to outgoing connections, so that a restarted container gets its own again.
+FIXED_PORTS = range(20000, 30000)
 FRESH_SECONDS = 15.0
 
 Json = dict[str, Any]
@@ -53,12 +57,16 @@ class Stack:
     Attributes:
         services: Those that run.
         missing: Those that do not: service -> its image, which cannot be had.
+        ports: Published ports that are known, because they were chosen: service -> port.
+        patience: Seconds that a service may take to answer.
     """
 
     compose: DockerCompose
     project: str
     services: list[str]
     missing: dict[str, str] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
+    patience: float = 10.0
 
     def need(self, *services: str) -> None:
         """Skip the test when one of these services cannot run here."""
@@ -66,11 +74,14 @@ class Stack:
             if service in self.missing:
                 unavailable(f"the image {self.missing[service]} is missing")
 
-    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run ``docker compose`` with the project's files."""
+    def run(
+        self, *arguments: str, check: bool = True, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``docker compose`` with the project's files, and with more variables if there are any."""
         return subprocess.run(
             [*self.compose.compose_command_property, *arguments],
             cwd=self.compose.context,
+            env={**os.environ, **(env or {})},
             capture_output=True,
             text=True,
             check=check,
@@ -79,11 +90,14 @@ class Stack:
 
     def url(self, service: str) -> str:
         """Return the address of a service on this machine."""
-        return f"http://127.0.0.1:{self.compose.get_service_port(service, PORTS[service])}"
+        port = self.ports.get(service)
+        port = port or self.compose.get_service_port(service, PORTS[service])
+        return f"http://127.0.0.1:{port}"
 
     def get(self, service: str, path: str, **parameters: str) -> Any:
         """Return the JSON that a service answers; anything but success is an `OSError`."""
-        answer = requests.get(self.url(service) + path, params=parameters, timeout=10)
+        url = self.url(service) + path
+        answer = requests.get(url, params=parameters, timeout=self.patience)
         answer.raise_for_status()
         return answer.json()
 
@@ -137,24 +151,41 @@ def json_lines(text: str) -> list[Json]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+def unused_port() -> int:
+    """Return a loopback port that nothing listens on, and that no outgoing connection gets."""
+    for port in random.sample(FIXED_PORTS, len(FIXED_PORTS)):
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError(f"every port of {FIXED_PORTS} is taken")
+
+
 @contextmanager
-def running_stack(project: Path, files: list[str] = OVERLAY) -> Iterator[Stack]:
+def running_stack(
+    project: Path, files: list[str] = OVERLAY, *, fixed_ports: bool = False
+) -> Iterator[Stack]:
     """Start a generated project under a random name and on random ports; remove all of it at the end.
 
     Args:
         project: The generated project; its .env is changed.
         files: The Compose files.
+        fixed_ports: Whether a container that is started again gets the same port.
     """
     need_engine()
     name = f"e2e-{secrets.token_hex(4)}"
+    ports = {service: unused_port() for service in PORT_VARIABLES} if fixed_ports else {}
     with (project / ".env").open("a", encoding="utf-8") as env:
-        env.writelines(f"{variable}=0\n" for variable in PORT_VARIABLES)
+        env.writelines(f"{PORT_VARIABLES[each]}={ports.get(each, 0)}\n" for each in PORT_VARIABLES)
+        env.writelines(f"{variable}=0\n" for variable in OTLP_PORT_VARIABLES)
         env.write(f"COMPOSE_PROJECT_NAME={name}\n")
     present, missing = split_services(project, files)
     compose = DockerCompose(project, list(files), build=True, services=present)
     try:
         compose.start()
-        yield Stack(compose, name, present, missing)
+        yield Stack(compose, name, present, missing, ports)
     except BaseException:
         print(*compose.get_logs(), sep="\n", file=sys.stderr)
         raise

@@ -1,0 +1,236 @@
+"""Faults: each begins when its block is entered, is seen to have happened, and ends with the block."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.running import unavailable, wait_until
+from tests.stack import PORT_VARIABLES, Stack
+
+Fault = Callable[[Stack, str], AbstractContextManager[None]]
+
+SEEN_SECONDS = 60.0
+BACKEND_IMAGE = "faults-service-backend:observability"
+# Service -> its volume, and the folder where it is mounted.
+VOLUMES = {
+    "prometheus": ("prometheus-data", "/prometheus"),
+    "alertmanager": ("alertmanager-data", "/alertmanager"),
+    "loki": ("loki-data", "/loki"),
+    "promtail": ("promtail-positions", "/var/lib/promtail"),
+    "tempo": ("tempo-data", "/var/tempo"),
+    "grafana": ("grafana-data", "/var/lib/grafana"),
+}
+# Service -> the file that it cannot start without.
+CONFIGURATIONS = {
+    "prometheus": "prometheus/prometheus.yml",
+    "alertmanager": "alertmanager/alertmanager.yml",
+    "loki": "loki/loki-config.yml",
+    "promtail": "promtail/promtail-config.yml",
+    "docker-proxy": "docker-proxy/haproxy.cfg",
+    "tempo": "tempo/tempo.yml",
+    "grafana": "grafana/datasources/datasources.yml",
+}
+
+
+def container(stack: Stack, service: str) -> str:
+    """Return the id of a service's first container, running or not."""
+    return stack.run("ps", "--all", "--quiet", service).stdout.split()[0]
+
+
+def state(stack: Stack, service: str) -> dict[str, Any]:
+    """Return what the engine tells of a service's container."""
+    found: dict[str, Any] = json.loads(docker("inspect", container(stack, service)))[0]
+    return found
+
+
+def docker(*arguments: str, check: bool = True) -> str:
+    """Run the engine's program and return what it prints."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=check)
+    return done.stdout
+
+
+def kill(stack: Stack, service: str) -> None:
+    """End a service's first process as a crash would; ``docker kill`` would keep it from being restarted."""
+    pid = str(state(stack, service)["State"]["Pid"])
+    shell = ["--pid=host", "--cap-add=KILL", "--user=0:0", "--network=none", BACKEND_IMAGE, "sh"]
+    docker("run", "--rm", *shell, "-c", f"kill -9 {pid}")
+
+
+def recreate(stack: Stack, service: str, **variables: str) -> None:
+    """Make the service's container again from the Compose files."""
+    stack.run("up", "--detach", "--no-deps", "--force-recreate", service, env=variables)
+
+
+@contextmanager
+def killed(stack: Stack, service: str) -> Iterator[None]:
+    """SIGKILL; the engine starts it again by itself."""
+    before = state(stack, service)
+    kill(stack, service)
+
+    def started_again() -> bool:
+        now = state(stack, service)
+        return bool(now["State"]["Running"]) and now["RestartCount"] > before["RestartCount"]
+
+    wait_until(started_again, f"{service} to be started again", SEEN_SECONDS)
+    yield
+
+
+@contextmanager
+def stopped(stack: Stack, service: str) -> Iterator[None]:
+    """It is not there, nor is its name."""
+    stack.run("stop", service)
+    try:
+        yield
+    finally:
+        stack.run("start", service)
+
+
+@contextmanager
+def down_at_start(stack: Stack, service: str) -> Iterator[None]:
+    """The backend starts, and answers, while it is not there."""
+    stack.run("stop", service)
+    stack.run("restart", "backend")
+    stack.wait_for_health("healthy", ["backend"])
+    try:
+        yield
+    finally:
+        stack.run("start", service)
+
+
+@contextmanager
+def paused(stack: Stack, service: str) -> Iterator[None]:
+    """It takes connections and never answers."""
+    stack.run("pause", service)
+    try:
+        yield
+    finally:
+        stack.run("unpause", service)
+
+
+@contextmanager
+def restarted(stack: Stack, service: str) -> Iterator[None]:
+    """An ordinary stop and start."""
+    stack.run("restart", service)
+    yield
+
+
+@contextmanager
+def out_of_memory(stack: Stack, service: str) -> Iterator[None]:
+    """Its limit is too low; the engine ends it again and again."""
+    variable = f"{service.upper().replace('-', '_')}_MEMORY"
+    recreate(stack, service, **{variable: "6m"})
+
+    def ended() -> bool:
+        now = state(stack, service)
+        return now["RestartCount"] > 0 or bool(now["State"]["OOMKilled"])
+
+    wait_until(ended, f"{service} to be out of memory", SEEN_SECONDS)
+    try:
+        yield
+    finally:
+        recreate(stack, service)
+
+
+@contextmanager
+def wrongly_configured(stack: Stack, service: str) -> Iterator[None]:
+    """Its file cannot be read."""
+    file = Path(stack.compose.context, "observability", CONFIGURATIONS[service])
+    right = file.read_text(encoding="utf-8")
+    file.write_text(right + "\n}: wrong\n", encoding="utf-8")
+    try:
+        stack.run("restart", service)
+        failed = lambda: state(stack, service)["RestartCount"] > 0  # noqa: E731
+        wait_until(failed, f"{service} to refuse its configuration", SEEN_SECONDS)
+        yield
+    finally:
+        file.write_text(right, encoding="utf-8")
+        stack.run("restart", service)
+
+
+@contextmanager
+def volume_full(stack: Stack, service: str) -> Iterator[None]:
+    """Not a byte is left on its volume."""
+    mount = f"--volume={stack.project}_{VOLUMES[service][0]}:/volume"
+    shell = ["run", "--rm", "--network=none", "--user=0:0", mount, BACKEND_IMAGE, "sh", "-c"]
+    fill = "dd if=/dev/zero of=/volume/filled bs=64k; dd if=/dev/zero of=/volume/filled-2 bs=512"
+    said = subprocess.run(["docker", *shell, fill], capture_output=True, text=True, check=False)
+    assert said.stderr.count("No space left on device") == 2, said.stderr
+    try:
+        yield
+    finally:
+        docker(*shell, "rm /volume/filled /volume/filled-2")
+
+
+@contextmanager
+def volume_read_only(stack: Stack, service: str) -> Iterator[None]:
+    """Its volume can only be read."""
+    name, folder = VOLUMES[service]
+    override = Path(stack.compose.context, "read-only.yml")
+    patch = {"services": {service: {"volumes": [f"{name}:{folder}:ro"]}}}
+    override.write_text(yaml.safe_dump(patch), encoding="utf-8")
+    stack.run("-f", override.name, "up", "--detach", "--no-deps", service)
+    assert not next(m["RW"] for m in state(stack, service)["Mounts"] if m["Destination"] == folder)
+    try:
+        yield
+    finally:
+        recreate(stack, service)
+
+
+@contextmanager
+def port_taken(stack: Stack, service: str) -> Iterator[None]:
+    """Another program listens on its port; it cannot start."""
+    stack.run("stop", service)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", stack.ports[service]))
+        other.listen()
+        done = stack.run("up", "--detach", "--no-deps", service, check=False)
+        assert done.returncode, done.stderr
+        assert str(stack.ports[service]) in done.stderr, done.stderr
+        yield
+    stack.run("up", "--detach", "--no-deps", service)
+
+
+def published(services: list[str]) -> list[str]:
+    """Return those of the services that have a port on this machine."""
+    return [service for service in services if service in PORT_VARIABLES]
+
+
+@contextmanager
+def network_cut(stack: Stack, service: str) -> Iterator[None]:
+    """It runs, but is not on the project's network."""
+    name, network = container(stack, service), f"{stack.project}-network"
+    docker("network", "disconnect", "--force", network, name)
+    try:
+        yield
+    finally:
+        docker("network", "connect", "--alias", service, network, name)
+
+
+@contextmanager
+def network_slow(stack: Stack, service: str) -> Iterator[None]:
+    """What is sent to it is held back: 8 kB/s, by the kernel's token bucket filter (tc-tbf(8))."""
+    if not shutil.which("tc") or not shutil.which("nsenter") or os.geteuid() != 0:
+        unavailable("a slow network takes Linux, root, tc and nsenter")
+    inside = ["nsenter", "--net", f"--target={state(stack, service)['State']['Pid']}"]
+    (end,) = json.loads(_run(*inside, "ip", "-json", "link", "show", "eth0"))
+    links = json.loads(_run("ip", "-json", "link", "show"))
+    (device,) = [link["ifname"] for link in links if link["ifindex"] == end["link_index"]]
+    limits = ["rate", "64kbit", "burst", "2kb", "latency", "2s"]
+    _run("tc", "qdisc", "add", "dev", device, "root", "tbf", *limits)
+    try:
+        yield
+    finally:
+        _run("tc", "qdisc", "del", "dev", device, "root")
+
+
+def _run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -1,0 +1,97 @@
+"""A part of the stack fails under load: the backend does not notice, and everything comes back."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pytest
+
+from tests.faults import inject, observe
+from tests.faults.inject import Fault
+from tests.faults.load import running_load
+from tests.stack import Stack
+
+pytestmark = pytest.mark.e2e
+
+BEFORE_SECONDS = 5
+FAULT_SECONDS = 8
+NOISE_MS = 10.0  # what the machine itself adds, however fast the backend is
+MEMORY_MIB = 20.0
+SERVICES = [
+    *("prometheus", "alertmanager", "node-exporter", "loki", "promtail", "docker-proxy"),
+    *("tempo", "grafana"),
+]
+FAULTS: dict[str, tuple[Fault, list[str]]] = {
+    "down at start": (inject.down_at_start, SERVICES),
+    "killed": (inject.killed, SERVICES),
+    "paused": (inject.paused, SERVICES),
+    "restarted": (inject.restarted, SERVICES),
+    "not there, nor its name": (inject.stopped, SERVICES),
+    "out of memory": (inject.out_of_memory, SERVICES),
+    "volume full": (inject.volume_full, list(inject.VOLUMES)),
+    "volume read-only": (inject.volume_read_only, list(inject.VOLUMES)),
+    "port taken": (inject.port_taken, inject.published(SERVICES)),
+    "wrong configuration": (inject.wrongly_configured, list(inject.CONFIGURATIONS)),
+    "network cut": (inject.network_cut, ["prometheus", "loki", "tempo"]),
+    "network slow": (inject.network_slow, ["prometheus", "loki", "tempo"]),
+}
+# Those of the short run: each way that a signal takes, cut at its end.
+SHORT = {("killed", "prometheus"), ("killed", "loki"), ("paused", "tempo")}
+CASES = [
+    pytest.param(
+        fault,
+        service,
+        id=f"{service} {fault}",
+        marks=[] if (fault, service) in SHORT else pytest.mark.long,
+    )
+    for fault, (_, services) in FAULTS.items()
+    for service in services
+]
+
+
+@pytest.mark.parametrize(("fault", "service"), CASES)
+def test_the_backend_goes_on_and_everything_comes_back(
+    faulty: Stack,
+    undisturbed: float,
+    record_property: Callable[[str, object], None],
+    fault: str,
+    service: str,
+) -> None:
+    faulty.need(service)
+    row = disturb(faulty, undisturbed, fault, service)
+    record_property("fault", row.as_property())
+    assert row.wrong == 0
+    assert row.p99 <= max(2 * undisturbed, undisturbed + NOISE_MS)
+    assert max(row.back.values()) < observe.RECOVERY_SECONDS
+    assert row.lost == dict.fromkeys(row.lost, 0)
+    assert row.memory < MEMORY_MIB
+    if service != "tempo":
+        assert row.spans == 0
+
+
+def disturb(stack: Stack, undisturbed: float, fault: str, service: str) -> observe.Row:
+    """Do something to a service under load, undo it, and return what came of it."""
+    row = observe.Row(fault, service)
+    begin = FAULTS[fault][0]
+    with ExitStack() as lasting:
+        load = None
+        if begin is not inject.down_at_start:  # which starts the backend
+            load = lasting.enter_context(running_load(stack.url("backend")))
+            load.go_on_for(BEFORE_SECONDS)
+        before = observe.Before.of(stack)
+        began = time.time()
+        with begin(stack, service):
+            load = load or lasting.enter_context(running_load(stack.url("backend")))
+            load.go_on_for(FAULT_SECONDS)
+            ending = time.time()
+        # What happens once needs nobody to end it.
+        since = began if begin in (inject.killed, inject.restarted) else time.time()
+        row.back = observe.times_back(stack, load, service, since)
+        row.memory = observe.memory(stack) - before.memory
+        ended = time.time()
+    observe.answered(row, load.since(began, ended), undisturbed)
+    row.lost = observe.losses(stack, before, load.answers)
+    if "trace" in observe.can_be_seen(stack):
+        row.lost["trace"] = observe.missing_traces(stack, load.since(0, began - 1))
+        row.spans = observe.missing_traces(stack, load.since(began, ending))
+    return row
