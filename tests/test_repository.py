@@ -13,6 +13,7 @@ import yaml
 
 from hooks import pre_gen_project as pre
 from tests.conftest import ROOT, TEMPLATE, tree
+from tests.prometheus import IMAGE as PROMETHEUS_IMAGE
 
 DEV_LOCK = ROOT / "requirements-dev.txt"
 LOCKS = {path.stem: path for path in (TEMPLATE / "backend/requirements").glob("*.txt")}
@@ -176,6 +177,17 @@ def test_actions_are_pinned_by_commit_and_may_do_nothing_more() -> None:
             assert job.get("permissions", {}) in ({}, {"contents": "read"}), name
 
 
+def test_promtool_is_of_the_prometheus_that_the_overlay_runs() -> None:
+    image = re.compile(r"prom/prometheus:v[\d.]+\d")
+    ci = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    overlay = (TEMPLATE / "compose.observability.yml").read_text(encoding="utf-8")
+    assert image.findall(ci) == image.findall(overlay) == [PROMETHEUS_IMAGE]
+    job = yaml.safe_load(ci)["jobs"]["test"]
+    steps = [step.get("run", "") for step in job["steps"]]
+    (copied,) = (number for number, step in enumerate(steps) if "bin/promtool" in step)
+    assert copied < steps.index("make test")
+
+
 def test_the_trees_are_sorted_and_differ_by_the_feature_only() -> None:
     yes, no = (
         (ROOT / f"tests/trees/{answer}.txt").read_text(encoding="utf-8").splitlines()
@@ -190,7 +202,7 @@ def test_the_trees_are_sorted_and_differ_by_the_feature_only() -> None:
 def test_our_python_is_clean(command: str) -> None:
     program, *arguments = command.split()
     done = subprocess.run(
-        [Path(sys.executable).parent / program, *arguments],
+        [sys.executable, "-m", program, *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
