@@ -43,7 +43,7 @@ obs-restore: .env ## Put back what obs-backup wrote: FILE=... (asks first)
 	@CORE="$(COMPOSE)" COMPOSE="$(OBS_COMPOSE)" sh observability/archive.sh restore "$(or $(FILE),observability.tar.gz)"
 
 .PHONY: obs-clean
-obs-clean: .env ## Delete all metrics, logs, traces and changes made in Grafana (asks first)
+obs-clean: .env ## Delete all metrics, logs, traces and changes made in Grafana (asks first); the API goes on
 	@CORE="$(COMPOSE)" COMPOSE="$(OBS_COMPOSE)" sh observability/clean.sh
 
 .PHONY: obs-dev
@@ -51,8 +51,13 @@ obs-dev: $(VENV)/.installed ## Run on this machine without containers; logs and 
 	cd backend && $(OBS_DEV_ENV) .venv/bin/opentelemetry-instrument \
 	  .venv/bin/uvicorn app.main:app --reload --no-access-log --port $(BACKEND_PORT)
 
-# Not in a repository, so a fresh clone has none.
+# Not in a repository, so a fresh clone has none, and a copy of .env.example has no password.
+ifeq ($(shell grep -s '^GRAFANA_ADMIN_PASSWORD=.' .env),)
+.PHONY: .env
+endif
 .env:
 	@umask 077 && password=$$(head -c 24 /dev/urandom | base64 | tr '+/' '-_') && \
-	  sed "s|^GRAFANA_ADMIN_PASSWORD=.*|GRAFANA_ADMIN_PASSWORD=$$password|" .env.example > .env
+	  from=.env && { test -f .env || from=.env.example; } && \
+	  awk -v line="GRAFANA_ADMIN_PASSWORD=$$password" '/^GRAFANA_ADMIN_PASSWORD=$$/ {$$0 = line; done = 1} \
+	    {print} END {if (!done) print line}' $$from > .env.new && mv .env.new .env
 	@echo "Wrote .env, with a new password for Grafana's admin."
