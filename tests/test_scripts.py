@@ -23,7 +23,7 @@ case "$*" in
   *"config --volumes") echo backend-data ;;
   *"observability.yml config --services") printf '%s\n' loki backend grafana ;;
   *"config --services") echo backend ;;
-  *"config --images backend") echo demo-backend:observability ;;
+  *"config --images "*) echo demo-backend:observability ;;
   *"ps --services --status running") printf '%s\n' backend loki ;;
   *"ps --all --format "*)
     echo 'backend|Up 2 minutes (healthy)|http://127.0.0.1:8000 '
@@ -79,6 +79,19 @@ def project(bake: Bake, tmp_path: Path) -> Project:
     path = f"{stub.parent}{os.pathsep}{os.environ['PATH']}"
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     return Project(bake(), env | {"PATH": path})
+
+
+# --- obs-check ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["obs-check", "obs-alert-test"])
+def test_a_check_says_that_the_stack_was_never_built(project: Project, target: str) -> None:
+    done = project.make(target, FAILS="image inspect demo-backend:observability")
+    assert done.returncode == 2
+    assert "The backend's image is missing. Run make obs-up once." in done.stderr
+    assert project.changes() == []
+    assert project.make(target).returncode == 0
+    assert project.changes()[0].startswith("run --rm --no-deps obs-check")
 
 
 # --- obs-clean ---------------------------------------------------------------------------------
