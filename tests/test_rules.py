@@ -106,7 +106,7 @@ def test_the_dashboard_of_an_alert_exists(alert: str) -> None:
     dashboards = (OBSERVABILITY / "grafana" / "dashboards").glob("*.json")
     uids = {json.loads(path.read_text(encoding="utf-8"))["uid"] for path in dashboards}
     link = ALERTS[alert]["annotations"]["dashboard_url"]
-    assert link.removeprefix("/d/") in uids
+    assert link.removeprefix("{{ $externalLabels.grafana }}/d/") in uids
 
 
 @each_alert
