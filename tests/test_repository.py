@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -123,10 +124,42 @@ def test_links_between_documents_lead_somewhere() -> None:
             assert (ROOT / target).exists(), f"{document.name}: {target}"
 
 
+def test_contributing_has_a_row_for_each_file_of_tests() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"(?m)^\| (`[^|]+`) \|", text)
+    patterns = [pattern for row in rows for pattern in re.findall(r"`([^`]+)`", row)]
+    names = [path.name for path in (ROOT / "tests").glob("*.py")]
+    tests = [name for name in names if name.startswith("test_")]
+    assert [name for name in tests if not any(fnmatch(name, each) for each in patterns)] == []
+    files = [pattern for pattern in patterns if pattern.endswith(".py")]
+    assert [pattern for pattern in files if not any(fnmatch(name, pattern) for name in names)] == []
+
+
+@pytest.mark.parametrize("folder", [ROOT, TEMPLATE / "observability"], ids=["ours", "generated"])
+def test_the_stack_is_described_as_a_whole(folder: Path) -> None:
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    overlay = (TEMPLATE / "compose.observability.yml").read_text(encoding="utf-8")
+    services = re.findall(r"(?m)^  ([a-z-]+):\n    <<: \*stack", overlay)
+    assert len(services) > 8
+    assert [name for name in services if name not in text.lower()] == []
+    makefile = (TEMPLATE / "observability" / "obs.mk").read_text(encoding="utf-8")
+    targets = re.findall(r"(?m)^\.PHONY: (obs-.+)$", makefile)
+    assert len(targets) > 8
+    assert [name for name in targets if name not in text] == []
+
+
+def test_the_drawing_has_every_service_of_the_stack() -> None:
+    drawing = (ROOT / "docs" / "overlay.svg").read_text(encoding="utf-8").lower()
+    folders = [path.name for path in (TEMPLATE / "observability").iterdir() if path.is_dir()]
+    services = {*folders, "node-exporter"} - {"check"}
+    assert [name for name in sorted(services) if drawing.count(name) < 2] == []  # shown, and told
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="make and sh are for POSIX")
 def test_make_lists_every_target() -> None:
     result = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
-    listed = re.findall(r"(?m)^  (?:\x1b\[1m)?([a-z-]+)", result.stdout)
+    assert "\x1b" not in result.stdout  # colours are for a terminal
+    listed = re.findall(r"(?m)^  ([a-z-]+)", result.stdout)
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert listed == re.findall(r"(?m)^\.PHONY: ([a-z-]+)$", text)
     for document in ("README.md", "CONTRIBUTING.md"):
