@@ -42,6 +42,8 @@ STACK_PORTS = (
     "tempo_otlp_grpc_port",
     "tempo_otlp_http_port",
 )
+# Published by the overlay, too, but not asked for; .env can change it.
+FIXED_PORTS = {"9093": "port of Alertmanager"}
 
 
 def is_slug(value: str) -> bool:
@@ -146,8 +148,10 @@ def answered(answers: Answers) -> dict[str, object]:
 def find_problems(answers: Answers) -> list[str]:
     """Return one line for each answer that cannot be used."""
     problems = []
-    port_taken_by: dict[str, str] = {}
-    for name, value in answered(answers).items():
+    used = answered(answers)
+    with_stack = STACK_PORTS[0] in used
+    port_taken_by = dict(FIXED_PORTS) if with_stack else {}
+    for name, value in used.items():
         is_valid, allowed, example = RULES[name]
         if not isinstance(value, str) or not is_valid(value):
             problems.append(

@@ -23,7 +23,7 @@ from cookiecutter.main import cookiecutter
 from scripts.engine import OVERLAY, compose, engine_problem, split_services
 
 ROOT = Path(__file__).parent.parent
-FOLDER = ROOT / "demo"
+FOLDER = Path(os.environ.get("DEMO_FOLDER", ROOT / "demo"))
 SLUG = "observability-demo"
 ITEMS = "/api/v1/items"
 WAIT_SECONDS = 60.0
@@ -53,7 +53,7 @@ def main() -> int:
     """Run the demo and return the exit code."""
     problem = engine_problem()
     project = generate()
-    shown = project.relative_to(ROOT)
+    shown = os.path.relpath(project)
     print(f"Generated {shown}.", flush=True)
     try:
         if problem:
@@ -136,6 +136,7 @@ def address(project: Path, service: str, port: int) -> str:
 def on_this_machine(project: Path) -> Iterator[tuple[str, Output]]:
     """Run ``make obs-dev`` while the block runs; yield its address and what it prints."""
     settings = dict(line.split("=", 1) for line in env_lines(project))
+    subprocess.run(["make", "backend/.venv/.installed"], cwd=project, check=True)  # takes its time
     log = project / "obs-dev.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(

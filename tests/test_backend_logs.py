@@ -56,6 +56,16 @@ def test_the_applications_own_lines_carry_the_trace_and_their_extra_fields(
     assert (line["level"], line["trace_id"], line["order"]) == ("warning", TRACE_ID, 7)
 
 
+def test_no_line_has_an_id_of_zeros(backend: Backend) -> None:
+    """A link from it would lead nowhere."""
+    outside = backend.wait_for_log(logger="uvicorn.error", message="Application startup complete.")
+    assert not {"trace_id", "span_id"} & outside.keys()
+    zeros = {"traceparent": f"00-{'0' * 32}-{'0' * 16}-01"}
+    backend.get(f"{ITEMS}/zeros", headers=zeros)
+    inside = backend.wait_for_log(logger="app.access", path=f"{ITEMS}/zeros")
+    assert int(inside["trace_id"], 16) * int(inside["span_id"], 16) > 0
+
+
 @pytest.mark.parametrize(
     "message",
     ['two\nlines\r\n{"level":"critical"}', "\x1b[31mred\x1b[0m", '"},{"', "\u2028é\x00"],

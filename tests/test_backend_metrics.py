@@ -2,7 +2,9 @@
 
 import random
 import re
+import socket
 import string
+import urllib.parse
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -140,6 +142,21 @@ def test_a_client_that_goes_away_ends_its_request(backend: Backend) -> None:
     with backend.get("/extra/stream?chunks=1000&seconds=0.05", stream=True):
         assert backend.value("active_requests") == 1
     wait_until(lambda: idle(backend), "the abandoned request to end")
+
+
+def test_a_client_that_goes_away_before_its_answer_is_no_failure_of_the_service(
+    backend: Backend,
+) -> None:
+    upload = {"method": "POST", "endpoint": "/extra/upload"}
+    address = urllib.parse.urlsplit(backend.url)
+    with socket.create_connection((address.hostname, address.port or 0)) as client:
+        head = "POST /extra/upload HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n"
+        client.sendall(head.encode() + b"half")
+        wait_until(lambda: not idle(backend), "the upload to begin")
+    wait_until(lambda: backend.value(REQUESTS, **upload) == 1, "the upload to be counted")
+    assert backend.value(REQUESTS, status="499", **upload) == 1
+    assert backend.wait_for_log(logger="app.access", path="/extra/upload")["status"] == 499
+    assert idle(backend)
 
 
 def test_background_work_is_not_part_of_the_request(backend: Backend) -> None:

@@ -3,14 +3,16 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.conftest import Bake
-from tests.running import unavailable
+from tests.running import free_port, unavailable, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the Makefile is for POSIX")
 
@@ -81,8 +83,8 @@ def test_python_outside_the_backend_meets_the_same_rules(yes_project: Path) -> N
 
 def test_make_lists_every_target(installed: Path, answer: str) -> None:
     result = run(installed, "make")
-    plain = re.sub(r"\x1b\[\d*m", "", result.stdout)
-    listed = set(re.findall(r"(?m)^  ([a-z-]+) +\S", plain))
+    assert "\x1b" not in result.stdout  # colours are for a terminal
+    listed = set(re.findall(r"(?m)^  ([a-z-]+) +\S", result.stdout))
     assert listed == CORE_TARGETS | (OBS_TARGETS if answer == "yes" else set()), result.stdout
     makefiles = [installed / "Makefile", *installed.glob("*/*.mk")]
     phony = {
@@ -91,7 +93,35 @@ def test_make_lists_every_target(installed: Path, answer: str) -> None:
         for line in re.findall(r"(?m)^\.PHONY:(.*)$", path.read_text(encoding="utf-8"))
         for name in line.split()
     }
-    assert listed == phony
+    assert listed == phony - {".env"}  # a file, but made again while it has no password
+
+
+def test_make_dev_starts_again_when_the_code_changes(installed: Path, tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            ["make", "dev", f"BACKEND_PORT={port}"],
+            cwd=installed,
+            env={name: value for name, value in os.environ.items() if name not in OURS},
+            stdout=sink,
+            stderr=sink,
+            start_new_session=True,
+        )
+
+    def started() -> int:
+        return log.read_text("utf-8").count("Application startup complete")
+
+    try:
+        health = f"http://127.0.0.1:{port}/api/v1/health"
+        wait_until(lambda: requests.get(health, timeout=5).ok, "the service to answer")
+        wait_until(lambda: started() == 1, "the first start")
+        code = installed / "backend/app/main.py"
+        code.write_bytes(code.read_bytes())
+        wait_until(lambda: started() == 2, "the second start")
+        wait_until(lambda: requests.get(health, timeout=5).ok, "the service to answer again")
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
 
 
 def test_what_is_installed_fits_together(installed: Path) -> None:

@@ -104,10 +104,10 @@ class Alertmanager:
         return sum(sample.value for sample in samples if sample.name == metric)
 
 
-def service_of(project: Path) -> dict[str, Any]:
-    """Return the overlay's service, whose image must be there."""
+def service_of(project: Path, name: str = "alertmanager") -> dict[str, Any]:
+    """Return a service of the overlay, whose image must be there."""
     need_engine()
-    service: dict[str, Any] = configuration(project, OVERLAY)["services"]["alertmanager"]
+    service: dict[str, Any] = configuration(project, OVERLAY)["services"][name]
     if not has_image(service["image"]):
         unavailable(f"the image {service['image']} is missing")
     return service
@@ -204,3 +204,26 @@ def test_it_is_silent_without_an_address(
         assert "level=ERROR" not in silent.running.output()
     assert telling.sum_of("alertmanager_notifications_total") == 1
     assert len(receiver.messages) == 1
+
+
+def test_a_notification_leads_to_the_dashboard(
+    yes_project: Path, tmp_path: Path, receiver: Receiver
+) -> None:
+    """The receiver takes the place of Alertmanager, and gets what Prometheus says of BackendDown."""
+    service = service_of(yes_project, "prometheus")
+    copy = shutil.copytree(yes_project / "observability" / "prometheus", tmp_path / "prometheus")
+    config, rules = copy / "prometheus.yml", copy / "rules" / "alerts.yml"
+    address = receiver.url.split("/")[2]
+    config.write_text(config.read_text().replace("[alertmanager:9093]", f"[{address}]"))
+    rules.write_text(re.sub(r"(for|interval): \w+", r"\1: 1s", rules.read_text()))
+    command = ["docker", "run", "--rm", "--network=host", "--env=PROJECT=p"]
+    command += ["--env=GRAFANA_URL=https://grafana.test", f"--volume={copy}:/etc/prometheus:ro"]
+    command += [f"--entrypoint={service['entrypoint'][0]}", service["image"]]
+    command += [*service["entrypoint"][1:], *service["command"]]
+    with start_process([*command, f"--web.listen-address=127.0.0.1:{free_port()}"]) as running:
+        running.wait_until(lambda: receiver.messages, "an alert")
+    sent: Any = receiver.messages[0]  # a list of alerts, as Alertmanager gets it
+    alerts = {each["labels"]["alertname"]: each for each in sent}
+    assert alerts["BackendDown"]["labels"].keys() == {"alertname", "severity", "job", "project"}
+    link = alerts["BackendDown"]["annotations"]["dashboard_url"]
+    assert link == "https://grafana.test/d/backend-service"

@@ -81,6 +81,12 @@ def test_streams_are_chosen_by_labels_that_promtail_sets(query: Query) -> None:
     assert set(re.findall(r"(\w+)\s*[=!]", selector)) <= LOG_LABELS
 
 
+@each_log_query
+def test_what_is_typed_stands_in_a_log_query_as_it_is(query: Query) -> None:
+    """Grafana puts backslashes before quotes, which within backquotes are part of the text."""
+    assert re.findall(r"`[^`]*`", query.text) == re.findall(r"`\(\?i\)\$\{\w+:raw\}`", query.text)
+
+
 def _nodes(query: Query) -> list[promql_parser.Expr]:
     found: list[promql_parser.Expr] = []
     promql_parser.walk(promql_parser.parse(query.rendered()), found.append)

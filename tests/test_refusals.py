@@ -32,6 +32,8 @@ BAD: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "port 65536": ({"loki_port": "65536"}, {"loki_port": "'65536'"}),
     "port in words": ({"grafana_port": "http"}, {"grafana_port": "'http'"}),
     "ports repeat": ({"grafana_port": "9090"}, {"prometheus_port": "'9090'"}),
+    "port of Alertmanager": ({"loki_port": "9093"}, {"loki_port": "'9093'"}),
+    "backend on the port of Alertmanager": ({"backend_port": "9093"}, {"backend_port": "'9093'"}),
     "prefix without a slash": ({"backend_api_prefix": "api"}, {"backend_api_prefix": "'api'"}),
     "prefix ends in a slash": ({"backend_api_prefix": "/api/"}, {"backend_api_prefix": "'/api/'"}),
     "prefix of the metrics": (

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 
 from hooks import pre_gen_project as pre
 from tests.conftest import ROOT, TEMPLATE, tree
+from tests.prometheus import IMAGE as PROMETHEUS_IMAGE
 
 DEV_LOCK = ROOT / "requirements-dev.txt"
 LOCKS = {path.stem: path for path in (TEMPLATE / "backend/requirements").glob("*.txt")}
@@ -122,10 +124,42 @@ def test_links_between_documents_lead_somewhere() -> None:
             assert (ROOT / target).exists(), f"{document.name}: {target}"
 
 
+def test_contributing_has_a_row_for_each_file_of_tests() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"(?m)^\| (`[^|]+`) \|", text)
+    patterns = [pattern for row in rows for pattern in re.findall(r"`([^`]+)`", row)]
+    names = [path.name for path in (ROOT / "tests").glob("*.py")]
+    tests = [name for name in names if name.startswith("test_")]
+    assert [name for name in tests if not any(fnmatch(name, each) for each in patterns)] == []
+    files = [pattern for pattern in patterns if pattern.endswith(".py")]
+    assert [pattern for pattern in files if not any(fnmatch(name, pattern) for name in names)] == []
+
+
+@pytest.mark.parametrize("folder", [ROOT, TEMPLATE / "observability"], ids=["ours", "generated"])
+def test_the_stack_is_described_as_a_whole(folder: Path) -> None:
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    overlay = (TEMPLATE / "compose.observability.yml").read_text(encoding="utf-8")
+    services = re.findall(r"(?m)^  ([a-z-]+):\n    <<: \*stack", overlay)
+    assert len(services) > 8
+    assert [name for name in services if name not in text.lower()] == []
+    makefile = (TEMPLATE / "observability" / "obs.mk").read_text(encoding="utf-8")
+    targets = re.findall(r"(?m)^\.PHONY: (obs-.+)$", makefile)
+    assert len(targets) > 8
+    assert [name for name in targets if name not in text] == []
+
+
+def test_the_drawing_has_every_service_of_the_stack() -> None:
+    drawing = (ROOT / "docs" / "overlay.svg").read_text(encoding="utf-8").lower()
+    folders = [path.name for path in (TEMPLATE / "observability").iterdir() if path.is_dir()]
+    services = {*folders, "node-exporter"} - {"check"}
+    assert [name for name in sorted(services) if drawing.count(name) < 2] == []  # shown, and told
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="make and sh are for POSIX")
 def test_make_lists_every_target() -> None:
     result = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
-    listed = re.findall(r"(?m)^  (?:\x1b\[1m)?([a-z-]+)", result.stdout)
+    assert "\x1b" not in result.stdout  # colours are for a terminal
+    listed = re.findall(r"(?m)^  ([a-z-]+)", result.stdout)
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert listed == re.findall(r"(?m)^\.PHONY: ([a-z-]+)$", text)
     for document in ("README.md", "CONTRIBUTING.md"):
@@ -176,6 +210,17 @@ def test_actions_are_pinned_by_commit_and_may_do_nothing_more() -> None:
             assert job.get("permissions", {}) in ({}, {"contents": "read"}), name
 
 
+def test_promtool_is_of_the_prometheus_that_the_overlay_runs() -> None:
+    image = re.compile(r"prom/prometheus:v[\d.]+\d")
+    ci = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    overlay = (TEMPLATE / "compose.observability.yml").read_text(encoding="utf-8")
+    assert image.findall(ci) == image.findall(overlay) == [PROMETHEUS_IMAGE]
+    job = yaml.safe_load(ci)["jobs"]["test"]
+    steps = [step.get("run", "") for step in job["steps"]]
+    (copied,) = (number for number, step in enumerate(steps) if "bin/promtool" in step)
+    assert copied < steps.index("make test")
+
+
 def test_the_trees_are_sorted_and_differ_by_the_feature_only() -> None:
     yes, no = (
         (ROOT / f"tests/trees/{answer}.txt").read_text(encoding="utf-8").splitlines()
@@ -190,7 +235,7 @@ def test_the_trees_are_sorted_and_differ_by_the_feature_only() -> None:
 def test_our_python_is_clean(command: str) -> None:
     program, *arguments = command.split()
     done = subprocess.run(
-        [Path(sys.executable).parent / program, *arguments],
+        [sys.executable, "-m", program, *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, TEMPLATE
-from tests.mutations import Rule, mutated_groups
+from tests.mutations import SECONDS, Rule, mutated_groups
 from tests.running import unavailable
 
 OBSERVABILITY = TEMPLATE / "observability"
@@ -53,9 +53,15 @@ def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @cache
+def parsed_cases(path: Path) -> list[Rule]:
+    """Return the cases in a file of rule tests."""
+    found: list[Rule] = yaml.safe_load(path.read_text(encoding="utf-8"))["tests"]
+    return found
+
+
 def cases(path: Path) -> list[str]:
     """Return the names of the cases in a file of rule tests."""
-    return [case["name"] for case in yaml.safe_load(path.read_text(encoding="utf-8"))["tests"]]
+    return [case["name"] for case in parsed_cases(path)]
 
 
 def test_promtool_accepts_the_rules() -> None:
@@ -100,7 +106,7 @@ def test_the_dashboard_of_an_alert_exists(alert: str) -> None:
     dashboards = (OBSERVABILITY / "grafana" / "dashboards").glob("*.json")
     uids = {json.loads(path.read_text(encoding="utf-8"))["uid"] for path in dashboards}
     link = ALERTS[alert]["annotations"]["dashboard_url"]
-    assert link.removeprefix("/d/") in uids
+    assert link.removeprefix("{{ $externalLabels.grafana }}/d/") in uids
 
 
 @each_alert
@@ -109,6 +115,37 @@ def test_alert_has_a_case_where_it_fires_and_one_where_it_does_not(alert: str) -
     own = [name.removeprefix(f"{alert} ") for name in found if name.startswith(f"{alert} ")]
     assert any(name.startswith("fires ") for name in own)
     assert any(name.startswith("does not fire ") for name in own)
+
+
+def seconds(duration: str) -> int:
+    """Return a duration of Prometheus in seconds."""
+    parts = re.findall(r"(\d+)([smhd])", duration)
+    return sum(int(number) * SECONDS[unit] for number, unit in parts)
+
+
+@each_alert
+def test_alert_has_a_case_where_it_fires_and_then_ends(alert: str) -> None:
+    def ends(case: Rule) -> bool:
+        checks = [c for c in case.get("alert_rule_test", []) if c["alertname"] == alert]
+        checks.sort(key=lambda check: seconds(check["eval_time"]))
+        fires = [bool(check.get("exp_alerts")) for check in checks]
+        return True in fires and not fires[-1]
+
+    assert any(ends(case) for path in TESTS.glob("*.yml") for case in parsed_cases(path))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "No alert fires when the counters start again from 0, in the same instance or in a new one",
+        "No alert fires when everything is up, has never had a request, and has free disks",
+        "Without any metric BackendDown fires, and nothing else",
+    ],
+)
+def test_no_alert_is_left_out_of_a_shared_case(case: str) -> None:
+    found = [each for path in TESTS.glob("*.yml") for each in parsed_cases(path)]
+    (shared,) = (each for each in found if each["name"] == case)
+    assert any("(ALERTS" in check["expr"] for check in shared["promql_expr_test"])
 
 
 # --- Do the tests notice a change? -------------------------------------------------------------

@@ -141,6 +141,7 @@ def test_what_was_deleted_is_there_again_after_a_restore(secured: Stack, archive
     counted = sum(secured.query(PAST).values())
     cleaned = make(secured, "obs-clean", answer="yes\n")
     assert cleaned.returncode == 0, cleaned.stdout
+    assert requests.get(secured.url("backend") + ITEMS, timeout=10).ok  # it goes on
     restored = make(secured, "obs-restore", "FILE=saved.tar.gz", answer="yes\n")
     assert restored.returncode == 0, restored.stdout
     secured.compose.start()

@@ -31,6 +31,7 @@ QUERIES = {query.name: query for query in queries()}
 PROMQL = [query for query in QUERIES.values() if query.from_spans]
 TRACEQL = [query for query in QUERIES.values() if query.language == "traceql"]
 REQUESTS = QUERIES["trace-explorer / Requests (table) A"]
+RECENT = QUERIES["backend-service / Recent traces (table) A"]
 HEAT_MAP = QUERIES["trace-explorer / Latency of requests (heatmap) A"]
 LATENCY = QUERIES["backend-service / Latency (timeseries) C"]
 SERVER_CALLS = 'sum(traces_spanmetrics_calls_total{span_kind="SPAN_KIND_SERVER"})'
@@ -107,6 +108,12 @@ def test_all_requests_are_listed_with_their_status(traced: Traced) -> None:
 @pytest.mark.parametrize("endpoint", [ITEMS, ITEM])
 def test_only_the_requests_of_an_endpoint_are_listed(traced: Traced, endpoint: str) -> None:
     assert traced.statuses(endpoint=endpoint) == traced.made(endpoint)
+
+
+@pytest.mark.parametrize("endpoint", [ITEMS, ITEMS.removeprefix("/api/v1")])
+def test_recent_traces_are_those_of_the_whole_endpoint(traced: Traced, endpoint: str) -> None:
+    found = traced.tempo.search(RECENT.rendered(endpoint=endpoint))
+    assert len(found) == traced.made(endpoint).total()
 
 
 def test_two_endpoints_can_be_chosen(traced: Traced) -> None:

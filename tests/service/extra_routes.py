@@ -65,6 +65,12 @@ async def stream(chunks: int, seconds: float, fail_after: int = -1) -> Streaming
     return StreamingResponse(pieces())
 
 
+@router.post("/upload")
+async def upload(request: Request) -> int:
+    """Count the bytes of the body as they come in."""
+    return sum([len(part) async for part in request.stream()])
+
+
 @router.get("/background")
 async def background(tasks: BackgroundTasks, seconds: float) -> str:
     """Answer at once and work on for a while."""

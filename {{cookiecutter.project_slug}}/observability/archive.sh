@@ -3,16 +3,25 @@
 #   make obs-backup FILE=stack.tar.gz, make obs-restore FILE=stack.tar.gz
 # CORE, COMPOSE: the docker compose command, without and with the overlay.
 set -eu
+trap 'exit 130' HUP INT TERM # so that the traps on EXIT below run, too
 
 command=$1
 file=$2
 cd_file=$(cd "$(dirname "$file")" && pwd)/$(basename "$file")
 here=$(cd "$(dirname "$0")" && pwd)
 
-project=$($COMPOSE config --format json | sed -n 's/^  "name": "\(.*\)",$/\1/p')
-volumes=$($COMPOSE config --volumes | grep -vxF "$($CORE config --volumes)" | sort)
-image=$($COMPOSE config --images backend | grep ':observability$')
-writers=$($COMPOSE ps --services --status running | grep -vxF "$($CORE config --services)" || true)
+# Each in a line of its own: left of a pipe a failure would not be seen.
+config=$($COMPOSE config --format json)
+core_volumes=$($CORE config --volumes)
+all_volumes=$($COMPOSE config --volumes)
+core_services=$($CORE config --services)
+images=$($COMPOSE config --images backend)
+running=$($COMPOSE ps --services --status running)
+
+project=$(printf '%s\n' "$config" | sed -n 's/^  "name": "\(.*\)",$/\1/p')
+volumes=$(printf '%s\n' "$all_volumes" | grep -vxF "$core_volumes" | sort)
+image=$(printf '%s\n' "$images" | grep ':observability$')
+writers=$(printf '%s\n' "$running" | grep -vxF "$core_services" || true)
 
 if ! docker image inspect "$image" >/dev/null 2>&1; then
   echo "The image $image is missing. Run make obs-up once." >&2

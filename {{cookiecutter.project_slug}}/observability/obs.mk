@@ -26,13 +26,17 @@ obs-logs: .env ## Follow the logs of all containers
 obs-status: .env ## Show health, address and disk use of each service
 	@COMPOSE="$(OBS_COMPOSE)" sh observability/status.sh
 
+# In the backend's image, which nobody can pull.
+CHECK = docker image inspect $$($(OBS_COMPOSE) --profile check config --images obs-check) >/dev/null 2>&1 || \
+  { echo "The backend's image is missing. Run make obs-up once." >&2; exit 1; }; $(OBS_COMPOSE) run --rm --no-deps obs-check
+
 .PHONY: obs-check
 obs-check: .env ## Follow one request through metrics, traces and logs
-	@$(OBS_COMPOSE) run --rm --no-deps obs-check
+	@$(CHECK)
 
 .PHONY: obs-alert-test
 obs-alert-test: .env ## Raise one alert with slow requests, and see it fire and clear (takes minutes)
-	@$(OBS_COMPOSE) run --rm --no-deps obs-check python /check/alert_test.py
+	@$(CHECK) python /check/alert_test.py
 
 .PHONY: obs-backup
 obs-backup: .env ## Write metrics, logs, traces and changes made in Grafana to one file: FILE=...
@@ -43,7 +47,7 @@ obs-restore: .env ## Put back what obs-backup wrote: FILE=... (asks first)
 	@CORE="$(COMPOSE)" COMPOSE="$(OBS_COMPOSE)" sh observability/archive.sh restore "$(or $(FILE),observability.tar.gz)"
 
 .PHONY: obs-clean
-obs-clean: .env ## Delete all metrics, logs, traces and changes made in Grafana (asks first)
+obs-clean: .env ## Delete all metrics, logs, traces and changes made in Grafana (asks first); the API goes on
 	@CORE="$(COMPOSE)" COMPOSE="$(OBS_COMPOSE)" sh observability/clean.sh
 
 .PHONY: obs-dev
@@ -51,8 +55,13 @@ obs-dev: $(VENV)/.installed ## Run on this machine without containers; logs and 
 	cd backend && $(OBS_DEV_ENV) .venv/bin/opentelemetry-instrument \
 	  .venv/bin/uvicorn app.main:app --reload --no-access-log --port $(BACKEND_PORT)
 
-# Not in a repository, so a fresh clone has none.
+# Not in a repository, so a fresh clone has none, and a copy of .env.example has no password.
+ifeq ($(shell grep -s '^GRAFANA_ADMIN_PASSWORD=.' .env),)
+.PHONY: .env
+endif
 .env:
 	@umask 077 && password=$$(head -c 24 /dev/urandom | base64 | tr '+/' '-_') && \
-	  sed "s|^GRAFANA_ADMIN_PASSWORD=.*|GRAFANA_ADMIN_PASSWORD=$$password|" .env.example > .env
+	  from=.env && { test -f .env || from=.env.example; } && \
+	  awk -v line="GRAFANA_ADMIN_PASSWORD=$$password" '/^GRAFANA_ADMIN_PASSWORD=$$/ {$$0 = line; done = 1} \
+	    {print} END {if (!done) print line}' $$from > .env.new && mv .env.new .env
 	@echo "Wrote .env, with a new password for Grafana's admin."

@@ -4,7 +4,8 @@
 set -eu
 
 services=$($COMPOSE config --services)
-project=$($COMPOSE config --format json | sed -n 's/^  "name": "\(.*\)",$/\1/p')
+config=$($COMPOSE config --format json) # left of a pipe a failure would not be seen
+project=$(printf '%s\n' "$config" | sed -n 's/^  "name": "\(.*\)",$/\1/p')
 sizes=$(docker system df --verbose --format '{{range .Volumes}}{{.Name}} {{.Size}}{{println}}{{end}}')
 containers=$($COMPOSE ps --all --format \
   '{{.Service}}|{{.Status}}|{{range .Publishers}}{{if .PublishedPort}}http://{{.URL}}:{{.PublishedPort}} {{end}}{{end}}')

@@ -38,6 +38,7 @@ from app.settings import settings
 METRICS_PATH = "/metrics"
 UNMATCHED = "unmatched"  # endpoint of every request that no route took
 OTHER_METHOD = "_OTHER"  # as in OpenTelemetry's http.request.method
+CLIENT_CLOSED = 499  # as nginx has it: the client went away before it was answered
 METHODS = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
 )
@@ -200,7 +201,7 @@ class RequestObserver:
             await self.app(scope, receive, send)
             return
         started = perf_counter()
-        status = 500  # what the server answers when the application answers nothing
+        status = 0  # until a response starts
         ended = False
 
         def end() -> None:
@@ -208,7 +209,9 @@ class RequestObserver:
             if not ended:
                 ended = True
                 self.metrics.active.dec()
-                self._report(scope, telemetry.route or UNMATCHED, status, perf_counter() - started)
+                # 500 is what the server answers when the application answers nothing.
+                code, seconds = status or 500, perf_counter() - started
+                self._report(scope, telemetry.route or UNMATCHED, code, seconds)
 
         async def observed_send(message: Message) -> None:
             nonlocal status
@@ -223,6 +226,7 @@ class RequestObserver:
         try:
             await self.app(scope, receive, observed_send)
         except ClientDisconnect:
+            status = status or CLIENT_CLOSED
             raise
         except Exception as error:
             status = 500  # a response that breaks off is a failure, whatever its first line said

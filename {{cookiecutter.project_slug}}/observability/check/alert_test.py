@@ -11,14 +11,12 @@ Runs in the container of obs_check.py. Prints one line per step. Exit code 0 if 
 
 import http.client
 import math
-import re
 import sys
 import urllib.parse
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
-from time import monotonic, sleep, time
+from time import monotonic, sleep
 from typing import Any
 
 from obs_check import PATH, URLS, Hop, Missing, get, passes
@@ -176,14 +174,10 @@ def find_in_alertmanager(counts: Plan) -> str:
         raise Missing("no such alert")
     if ours[0]["receivers"][0]["name"] == "silent":
         return "it has the alert and tells nobody, for ALERT_WEBHOOK_URL is not set"
-    config = get("alertmanager", "/api/v2/status")["config"]["original"]
-    waits = float(re.findall(r"group_wait: (\d+)s", config)[0])
-    if time() < datetime.fromisoformat(ours[0]["startsAt"]).timestamp() + waits:
-        raise Missing(f"it has the alert, but waits {waits:g} s for more of the kind")
     if number(FAILED) > counts.failed:
         raise Missing("it could not send a notification")
     if number(NOTIFIED) <= counts.notified:
-        raise Missing("it has sent no notification")
+        raise Missing("it has sent no notification yet; it waits for group_wait in its settings")
     return "it has the alert and has sent a notification"
 
 
@@ -209,7 +203,7 @@ def steps_of(counts: Plan) -> list[Hop]:
             "bad requests",
             lambda: bad_requests(counts),
             f"the backend answers POST {PATH} with a body that comes late",
-            f"the API lost that route, or an error is in its log: {log}",
+            f"an error is in its log: {log}; or the API lost that route: set OBS_CHECK_PATH in .env",
             seconds=0,
         ),
         Hop(

@@ -34,6 +34,8 @@ URLS = {
 PATH = os.environ.get("OBS_CHECK_PATH", "/api/v1/items")
 DATA_SOURCES = ("prometheus", "loki", "tempo")
 DEADLINE_SECONDS = 15.0  # three scrapes
+# What reading JSON of another shape raises.
+UNEXPECTED = (LookupError, TypeError, AttributeError, ValueError)
 
 
 class Missing(Exception):
@@ -202,6 +204,9 @@ def wait_for(find: Callable[[], str], seconds: float) -> str:
         except Missing:
             if monotonic() > deadline:
                 raise
+        except UNEXPECTED as error:
+            if monotonic() > deadline:
+                raise Missing(f"an unexpected answer: {error!r}") from error
         sleep(0.2)
 
 
@@ -229,7 +234,7 @@ def hops_of(request: Request) -> list[Hop]:
             "backend",
             lambda: send(request),
             f"the backend answers GET {PATH}",
-            "the API lost that route, or an error is in its log: make obs-logs",
+            "an error is in its log: make obs-logs; or the API lost that route: set OBS_CHECK_PATH in .env",
         ),
         Hop(
             "prometheus",
@@ -241,7 +246,8 @@ def hops_of(request: Request) -> list[Hop]:
             "exemplar",
             lambda: find_exemplar(request),
             "a trace id on http_request_duration_seconds, since the request was sent",
-            "the backend does not run under opentelemetry-instrument",
+            "the backend does not run under opentelemetry-instrument, or traces fewer requests: "
+            "TRACED_CALLERS and TRACE_SAMPLE_RATIO in .env",
         ),
         Hop(
             "tempo",
@@ -274,7 +280,7 @@ def main() -> int:
     chosen: list[str] = parser.parse_args().hops or names
     if unknown := set(chosen) - set(names):
         parser.error(f"no such hop: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    with suppress(Missing):  # the hop itself will report it
+    with suppress(Missing, *UNEXPECTED):  # the hop itself will report it
         request.counted_before = counted()
     if not passes(hops[0]):
         return 1

@@ -1,0 +1,88 @@
+"""What make obs-check says of answers that nobody expects: the program without its container."""
+
+import importlib.util
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import ModuleType
+
+import pytest
+
+from tests.conftest import TEMPLATE
+
+PROGRAM = TEMPLATE / "observability" / "check" / "obs_check.py"
+HOPS = ["prometheus", "exemplar", "tempo", "loki", "grafana"]
+
+
+@pytest.fixture
+def obs_check(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Return the program, which looks once and does not wait."""
+    spec = importlib.util.spec_from_file_location("obs_check", PROGRAM)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setitem(sys.modules, "obs_check", module)  # where its dataclasses look
+    spec.loader.exec_module(module)
+    hops_of = module.hops_of
+    hasty = lambda request: [replace(hop, seconds=0) for hop in hops_of(request)]  # noqa: E731
+    monkeypatch.setattr(module, "hops_of", hasty)
+    return module
+
+
+@pytest.fixture
+def answer(obs_check: ModuleType) -> Iterator[list[object]]:
+    """Let every service give one answer: the last of this list, as JSON."""
+    answers: list[object] = [{}]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(answers[-1]).encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    obs_check.URLS.update(dict.fromkeys(obs_check.URLS, f"http://127.0.0.1:{server.server_port}"))
+    try:
+        yield answers
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    "unexpected",
+    [
+        {},
+        [],
+        None,
+        "text",
+        {"data": None},
+        {"data": [1]},
+        {"trace": [1]},
+        {"trace": {"resourceSpans": [{}]}},
+    ],
+    ids=str,
+)
+def test_an_answer_of_another_shape_fails_its_hop_and_not_the_program(
+    obs_check: ModuleType,
+    answer: list[object],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    unexpected: object,
+) -> None:
+    answer.append(unexpected)
+    monkeypatch.setattr(sys, "argv", ["obs_check.py", *HOPS])
+    assert obs_check.main() == 1
+    output = capsys.readouterr().out
+    lines = [line.split() for line in output.splitlines()]
+    assert [line[1] for line in lines if line[0] == "FAIL"] == HOPS
+    assert "came instead: an unexpected answer: " in output
+    assert output.count("likely cause: ") == len(HOPS)
