@@ -102,7 +102,7 @@ def check(project: Path, changed: dict[str, str]) -> None:
     for variable in pre.answered(answers):
         if variable.endswith("_port"):
             name = variable.upper()
-            published = f"BIND_ADDRESS:-127.0.0.1}}:${{{name}:-{answers[variable]}}}:"
+            published = f":${{{name}:-{answers[variable]}}}:"
             assert len([port for port in ports if published in port]) == 1, variable
             example_of_env = (project / ".env.example").read_text(encoding="utf-8")
             assert f"\n# {name}={answers[variable]}\n" in example_of_env
