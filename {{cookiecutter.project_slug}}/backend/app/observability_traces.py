@@ -22,7 +22,7 @@ from starlette.types import Lifespan
 
 from app.observability_redaction import Redactor
 
-FLUSH_SECONDS = 3.0
+FLUSH_SECONDS = 1.5
 
 
 class CallerLimit(Sampler):
