@@ -146,6 +146,18 @@ def test_every_image_of_the_stack_is_pinned(services: Services) -> None:
         assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+\.\d+(-alpine)?", services[name]["image"]), name
 
 
+def test_no_web_page_of_others_may_read_metrics(services: Services) -> None:
+    assert "--web.cors.origin=^$$" in services["prometheus"]["command"]
+
+
+def test_what_others_may_make_of_the_stores_is_bounded(yes_project: Path) -> None:
+    folder = yes_project / "observability"
+    loki = yaml.safe_load((folder / "loki/loki-config.yml").read_text())
+    assert loki["limits_config"]["deletion_mode"] == "disabled"
+    tempo = yaml.safe_load((folder / "tempo/tempo.yml").read_text())
+    assert 0 < tempo["overrides"]["defaults"]["metrics_generator"]["max_active_series"] <= 20_000
+
+
 def test_data_is_on_named_volumes(services: Services) -> None:
     for name, service in services.items():
         mounts = service.get("volumes", [])
