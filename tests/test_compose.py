@@ -177,6 +177,33 @@ def test_only_the_proxy_sees_the_engine(services: Services) -> None:
     }
 
 
+def test_the_engines_socket_is_a_setting(yes_project: Path, tmp_path: Path) -> None:
+    need_compose()
+    project = shutil.copytree(yes_project, tmp_path / "project")
+    socket = "/run/user/1000/podman/podman.sock"
+    (project / ".env").write_text(f"GRAFANA_ADMIN_PASSWORD=x\nDOCKER_SOCKET={socket}\n")
+    proxy = configuration(project, OVERLAY)["services"]["docker-proxy"]
+    mounts = {mount["source"]: mount["target"] for mount in proxy["volumes"]}
+    assert mounts[socket] == "/var/run/docker.sock"
+    assert "/var/run/docker.sock" not in mounts
+    assert socket in (project / ".env.example").read_text()
+
+
+def test_what_differs_is_told_with_its_reason(yes_project: Path) -> None:
+    page = (yes_project / "observability/SECURITY.md").read_text(encoding="utf-8")
+    table = page.split("Only these differ:", 1)[1].split("\n\n", 2)[1]
+    told = {
+        (service, words)
+        for service, may in re.findall(r"(?m)^\| `([\w-]+)` \| (.*?) \|", table)
+        for words in may.split("; ")
+    }
+    words = {
+        "is not root": "be root",
+        "mounts of the host are read-only": "open the engine's socket for writing",
+    }
+    assert told == {(service, words[rule]) for service, rule in EXCEPTIONS}
+
+
 def test_the_network_is_named_after_the_project(model: dict[str, Any]) -> None:
     assert model["networks"]["default"]["name"] == "my-service-network"
     assert model["networks"]["docker-api"]["internal"] is True
