@@ -51,7 +51,7 @@ lock: $(VENV)/.installed ## Resolve all dependencies again: of the tests, and of
 
 .PHONY: audit
 audit: $(VENV)/.installed ## Look for known vulnerabilities in all that is locked
-	for lock in requirements-dev.txt '{{cookiecutter.project_slug}}'/backend/requirements/*.txt; do \
+	for lock in requirements-dev.txt requirements-bench.txt '{{cookiecutter.project_slug}}'/backend/requirements/*.txt; do \
 	  $(BIN)/uv tool run pip-audit==2.10.1 --disable-pip --require-hashes -r "$$lock" || exit 1; \
 	done
 

@@ -27,7 +27,9 @@ FEATURE_PATHS: dict[str, tuple[str, ...]] = {
         "backend/app/observability_traces.py",
         "backend/requirements/observability.txt",
         "backend/tests/test_observability.py",
+        "backend/tests/test_observability_logs.py",
         "backend/tests/test_observability_redaction.py",
+        "backend/tests/test_observability_traces.py",
     ),
 }
 EMPTY_PASSWORD = re.compile(r"(?m)^([A-Z_]+_PASSWORD)=$")

@@ -15,8 +15,9 @@ RULES: dict[str, Callable[[Service], bool]] = {
     "its root is read-only": lambda s: s.get("read_only") is True,
     "its processes are limited": lambda s: 0 < int(s.get("pids_limit") or 0) <= 512,
     "its memory is limited": lambda s: 0 < int(s.get("mem_limit") or 0) <= 2**30,
-    "has namespaces of its own": lambda s: not {"host"} & {s.get(n) for n in ("pid", "ipc", "network_mode")},
-    "sees no devices": lambda s: not s.get("devices"),
+    "has namespaces of its own": lambda s: not {"host"} & {s.get(n) for n in ("pid", "ipc", "network_mode", "userns_mode", "uts")},
+    "is in no group of the host": lambda s: not s.get("group_add"),
+    "sees no devices": lambda s: not s.get("devices") and not s.get("device_cgroup_rules"),
     "mounts of the host are read-only": lambda s: all(
         mount.get("read_only") for mount in s.get("volumes", []) if mount["type"] == "bind"
     ),
@@ -49,7 +50,11 @@ def as_service(container: str) -> Service:
         "pid": host["PidMode"],
         "ipc": host["IpcMode"],
         "network_mode": host["NetworkMode"],
+        "userns_mode": host["UsernsMode"],
+        "uts": host["UTSMode"],
+        "group_add": host["GroupAdd"],
         "devices": host["Devices"],
+        "device_cgroup_rules": host["DeviceCgroupRules"],
         "volumes": [
             {"type": mount["Type"], "read_only": not mount["RW"]} for mount in found["Mounts"]
         ],

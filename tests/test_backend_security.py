@@ -101,11 +101,13 @@ def test_what_a_request_says_is_only_ever_a_value(
     assert {name for line in lines for name in line} <= LOG_FIELDS
     assert {line["level"] for line in lines} <= {"info", "warning", "error"}
     assert MARK not in str({(line["logger"], line.get("endpoint")) for line in lines})
-    assert max(len(line.get("path", "")) for line in lines) <= 2048
+    assert max(len(line.get("path", "")) for line in lines) <= 512
+    assert max(map(len, output.split("\n"))) <= 200_000  # all of it escaped
 
     assert {name for span in spans for name in attributes(span)} <= SPAN_FIELDS
     assert MARK not in str({span.name for span in spans})
-    assert max(len(str(value)) for span in spans for value in attributes(span).values()) <= 4096
+    have = [*spans, *(event for span in spans for event in span.events)]
+    assert max(len(str(value)) for each in have for value in attributes(each).values()) <= 4096
 
     samples = backend.samples()  # reads all of it, or fails
     assert MARK not in backend.get("/metrics", headers=OPENMETRICS).text
@@ -117,6 +119,8 @@ def test_what_a_request_says_is_only_ever_a_value(
 
 def test_secrets_of_a_request_are_stored_nowhere(backend: Backend, tempo: Receiver) -> None:
     query = f"message=password%3D{HIDDEN}&access_token={HIDDEN}&X-Amz-Signature={HIDDEN}"
+    query += f"&code={HIDDEN}&user[password]={HIDDEN}&token%5B%5D={HIDDEN}&pwd+={HIDDEN}"
+    query += f"&q=%7B%22password%22%3A%22{HIDDEN}%22%7D"
     headers = {
         "authorization": f"Bearer {HIDDEN}",
         "cookie": f"session={HIDDEN}; id={HIDDEN}",
@@ -132,6 +136,30 @@ def test_secrets_of_a_request_are_stored_nowhere(backend: Backend, tempo: Receiv
     assert HIDDEN not in backend.get("/metrics", headers=OPENMETRICS).text
 
 
+def test_secrets_are_in_no_span_that_the_application_makes(
+    backend: Backend, tempo: Receiver
+) -> None:
+    backend.get(f"/extra/span?secret={HIDDEN}")
+    (ours,) = [span for span in ended(backend, tempo) if span.name == "ours"]
+    assert attributes(ours) == {"password": "[REDACTED]"}
+    assert [event.name for event in ours.events] == ["asked", "exception"]
+    assert ours.status.message == "RuntimeError: Bearer [REDACTED]"
+    assert HIDDEN not in str(tempo.spans)
+
+
+def test_a_line_that_cannot_be_written_is_not_the_end_of_a_request(backend: Backend) -> None:
+    assert backend.get("/extra/unloggable").status_code == 200
+    assert "..." in str(backend.wait_for_log(message="cyclic")["order"])
+    assert backend.wait_for_log(message="%d (not written as meant: TypeError)")["trace_id"]
+
+
+def test_the_baggage_of_a_caller_is_not_passed_on(backend: Backend) -> None:
+    backend.get("/extra/call?secret=x&path=/extra/secrets", headers={"baggage": "user=jane"})
+    headers = backend.log(logger="app.extra")[-1]["headers"]
+    assert "traceparent" in headers
+    assert "baggage" not in headers
+
+
 def test_secrets_in_the_url_of_a_call_are_not_in_its_span(
     backend: Backend, tempo: Receiver
 ) -> None:
@@ -141,15 +169,16 @@ def test_secrets_in_the_url_of_a_call_are_not_in_its_span(
     assert HIDDEN not in str(tempo.spans)
 
 
-def test_which_names_are_secret_is_a_setting(yes_project: Path, tmp_path: Path) -> None:
-    with running_backend(
-        yes_project, tmp_path / "app.db", APP_REDACTED_PARAMETERS="colour, *size"
-    ) as ours:
-        for message in ("Colour=red", "shoe_size=42", "token=shown"):
+@pytest.mark.parametrize("added", ["", "+"])
+def test_which_names_are_secret_is_a_setting(yes_project: Path, tmp_path: Path, added: str) -> None:
+    names = f"{added}colour, *size"
+    with running_backend(yes_project, tmp_path / "app.db", APP_REDACTED_PARAMETERS=names) as ours:
+        for message in ("Colour=red", "shoe_size=42", "token=t", "the last"):
             ours.get("/extra/log", params={"message": message})
-        ours.wait_for_log(message="token=shown")
+        ours.wait_for_log(message="the last")
         messages = [line["message"] for line in ours.log(logger="app.extra")]
-        assert messages == ["Colour=[REDACTED]", "shoe_size=[REDACTED]", "token=shown"]
+        token = "token=[REDACTED]" if added else "token=t"
+        assert messages == ["Colour=[REDACTED]", "shoe_size=[REDACTED]", token, "the last"]
 
 
 def test_metrics_are_open_unless_a_token_is_set(yes_project: Path, tmp_path: Path) -> None:

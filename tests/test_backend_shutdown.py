@@ -62,7 +62,24 @@ def test_an_unreachable_trace_store_does_not_hold_up_the_end(
     ) as backend:
         for _ in range(SPANS):
             assert backend.get(ITEMS).status_code == 200
-        assert stop(backend) < 4  # 3 s for the flush, and what the server itself takes
+        assert stop(backend) < 3  # 1.5 s for the flush, and what the server itself takes
+
+
+def test_the_end_comes_in_time_even_with_a_request_that_never_ends(
+    yes_project: Path, tmp_path: Path, dead_endpoint: str
+) -> None:
+    """Within 5 s, which leaves as much again until Docker kills the container."""
+    with (
+        running_backend(
+            yes_project, tmp_path / "app.db", endpoint=dead_endpoint, **UNHURRIED
+        ) as backend,
+        ThreadPoolExecutor() as pool,
+    ):
+        backend.get(ITEMS)
+        answer = pool.submit(backend.get, "/extra/slow?seconds=60")
+        wait_until(lambda: backend.value("active_requests") == 1, "the request to be in progress")
+        assert stop(backend) < 5
+        assert isinstance(answer.exception(), OSError) or answer.result().status_code == 500
 
 
 def test_requests_in_progress_are_answered_before_the_end(

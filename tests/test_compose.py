@@ -125,8 +125,8 @@ def test_what_is_opened_to_the_network_are_two_decisions(yes_project: Path, tmp_
             for name, service in services.items()
             if "192.0.2.1" in {port["host_ip"] for port in service.get("ports", [])}
         }
-        stack = {"prometheus", "alertmanager", "loki", "tempo", "grafana"}
-        assert opened == ({"backend"} if variable.startswith("BACKEND") else stack)
+        # The others have no sign-in.
+        assert opened == {"backend" if variable.startswith("BACKEND") else "grafana"}
 
 
 def test_every_service_is_confined(services: Services) -> None:
@@ -159,6 +159,18 @@ def test_every_image_of_the_stack_is_pinned(services: Services) -> None:
         assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+\.\d+(-alpine)?", services[name]["image"]), name
 
 
+def test_no_web_page_of_others_may_read_metrics(services: Services) -> None:
+    assert "--web.cors.origin=^$$" in services["prometheus"]["command"]
+
+
+def test_what_others_may_make_of_the_stores_is_bounded(yes_project: Path) -> None:
+    folder = yes_project / "observability"
+    loki = yaml.safe_load((folder / "loki/loki-config.yml").read_text())
+    assert loki["limits_config"]["deletion_mode"] == "disabled"
+    tempo = yaml.safe_load((folder / "tempo/tempo.yml").read_text())
+    assert 0 < tempo["overrides"]["defaults"]["metrics_generator"]["max_active_series"] <= 20_000
+
+
 def test_data_is_on_named_volumes(services: Services) -> None:
     for name, service in services.items():
         mounts = service.get("volumes", [])
@@ -176,6 +188,33 @@ def test_only_the_proxy_sees_the_engine(services: Services) -> None:
         "docker-proxy",
         "promtail",
     }
+
+
+def test_the_engines_socket_is_a_setting(yes_project: Path, tmp_path: Path) -> None:
+    need_compose()
+    project = shutil.copytree(yes_project, tmp_path / "project")
+    socket = "/run/user/1000/podman/podman.sock"
+    (project / ".env").write_text(f"GRAFANA_ADMIN_PASSWORD=x\nDOCKER_SOCKET={socket}\n")
+    proxy = configuration(project, OVERLAY)["services"]["docker-proxy"]
+    mounts = {mount["source"]: mount["target"] for mount in proxy["volumes"]}
+    assert mounts[socket] == "/var/run/docker.sock"
+    assert "/var/run/docker.sock" not in mounts
+    assert socket in (project / ".env.example").read_text()
+
+
+def test_what_differs_is_told_with_its_reason(yes_project: Path) -> None:
+    page = (yes_project / "observability/SECURITY.md").read_text(encoding="utf-8")
+    table = page.split("Only these differ:", 1)[1].split("\n\n", 2)[1]
+    told = {
+        (service, words)
+        for service, may in re.findall(r"(?m)^\| `([\w-]+)` \| (.*?) \|", table)
+        for words in may.split("; ")
+    }
+    words = {
+        "is not root": "be root",
+        "mounts of the host are read-only": "open the engine's socket for writing",
+    }
+    assert told == {(service, words[rule]) for service, rule in EXCEPTIONS}
 
 
 def test_the_network_is_named_after_the_project(model: dict[str, Any]) -> None:

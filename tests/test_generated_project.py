@@ -21,7 +21,7 @@ CORE_TARGETS = {
 }
 OBS_TARGETS = {
     *("obs-up", "obs-down", "obs-logs", "obs-status", "obs-check", "obs-alert-test"),
-    *("obs-clean", "obs-dev", "obs-backup", "obs-restore"),
+    *("obs-clean", "obs-dev", "obs-backup", "obs-restore", "obs-pin"),
 }
 # Variables that a program started from a test must not inherit from the tests' own environment.
 OURS = ("MAKEFLAGS", "MAKELEVEL", "PYTHONPATH", "VIRTUAL_ENV")

@@ -3,9 +3,13 @@
 import ast
 import json
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -28,6 +32,8 @@ GOOD = {
     "slug": {"project_slug": "orders_api-2"},
     "longest slug": {"project_slug": "a" * 50},
     "shortest slug": {"project_slug": "a"},
+    "slug that YAML would read as a truth value": {"project_slug": "true"},
+    "slug that YAML would read as nothing": {"project_slug": "null"},
     "description": {"description": "Takes orders: 50% *more* & faster | #1 = yes [no] !important"},
     "no description": {"description": ""},
     "longest texts": {"project_name": "n" * 100, "description": "d" * 200, "author": "a" * 100},
@@ -91,7 +97,7 @@ def check(project: Path, changed: dict[str, str]) -> None:
     assert package["project"]["name"] == f"{answers['project_slug']}-backend"
     assert package["project"]["description"] == answers["description"]
     assert package["project"]["authors"] == [{"name": answers["author"]}]
-    assert f"http://127.0.0.1:8000{prefix}/health" in backend["healthcheck"]["test"][-1]
+    assert f'"{prefix}/health"' in backend["healthcheck"]["test"][-1]
     assert {
         "project_name": answers["project_name"],
         "description": answers["description"],
@@ -102,7 +108,7 @@ def check(project: Path, changed: dict[str, str]) -> None:
     for variable in pre.answered(answers):
         if variable.endswith("_port"):
             name = variable.upper()
-            published = f"BIND_ADDRESS:-127.0.0.1}}:${{{name}:-{answers[variable]}}}:"
+            published = f":${{{name}:-{answers[variable]}}}:"
             assert len([port for port in ports if published in port]) == 1, variable
             example_of_env = (project / ".env.example").read_text(encoding="utf-8")
             assert f"\n# {name}={answers[variable]}\n" in example_of_env
@@ -179,6 +185,41 @@ def test_no_leaves_no_word_of_it(no_project: Path) -> None:
         if (match := word.search(name.encode() + b"\n" + (no_project / name).read_bytes()))
     ]
     assert found == []
+
+
+class Health(BaseHTTPRequestHandler):
+    """Answers with the status of its server."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.send_response(self.server.status if self.path == "/api/v1/health" else 404)  # type: ignore[attr-defined]
+        self.end_headers()
+
+
+@pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False), (302, False)])
+def test_the_health_check_asks_the_service_and_no_proxy(
+    no_project: Path, status: int, healthy: bool
+) -> None:
+    compose: Any = parse(no_project / "compose.yml")
+    _, _, *arguments = compose["services"]["backend"]["healthcheck"]["test"]
+    with HTTPServer(("127.0.0.1", 0), Health) as server:
+        server.status = status  # type: ignore[attr-defined]
+        Thread(target=server.serve_forever, daemon=True).start()
+        arguments[-1] = arguments[-1].replace("8000", str(server.server_port))
+        environment = {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+        done = subprocess.run([sys.executable, *arguments], env=environment, check=False)
+        server.shutdown()
+    assert (done.returncode == 0) is healthy
+
+
+@pytest.mark.parametrize(
+    "name", [".env", "observability.tar.gz", "monday.tar.gz", "sbom-core.json"]
+)
+def test_what_is_of_this_machine_is_not_in_git(no_project: Path, tmp_path: Path, name: str) -> None:
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    shutil.copy(no_project / ".gitignore", tmp_path)
+    command = ["git", "-C", str(tmp_path), "check-ignore", "--quiet", name]
+    assert subprocess.run(command, check=False).returncode == 0
 
 
 def texts(max_length: int, min_size: int = 1) -> st.SearchStrategy[str]:

@@ -78,6 +78,27 @@ def test_a_lock_has_hashes_and_no_addresses(lock: Path) -> None:
     assert entry.sub("", lock.read_text(encoding="utf-8")) == ""
 
 
+def test_everything_that_is_locked_is_audited() -> None:
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").split("\naudit:", 1)[1]
+    for lock in ROOT.glob("requirements-*.txt"):
+        assert lock.name in recipe.split("\n\n", 1)[0]
+
+
+def test_the_update_bot_knows_the_compose_files_and_can_read_their_images(
+    yes_project: Path,
+) -> None:
+    bot = yaml.safe_load((yes_project / ".github/dependabot.yml").read_text(encoding="utf-8"))
+    assert ("docker-compose", "/") in {
+        (update["package-ecosystem"], update["directory"]) for update in bot["updates"]
+    }
+    overlay = (yes_project / "compose.observability.yml").read_text(encoding="utf-8")
+    images = re.findall(r"(?m)^ *image: (.*?)(?: #.*)?$", overlay)
+    others = [image for image in images if not re.fullmatch(r"my-service-backend:\w+", image)]
+    assert len(others) == 8
+    for image in others:
+        assert re.fullmatch(r"\$\{[A-Z_]+_IMAGE:-[a-z/-]+:v?[\d.]+(-alpine)?\}", image), image
+
+
 def test_the_uv_that_is_named_is_everywhere_the_same() -> None:
     version = locked(DEV_LOCK)["uv"]
     for path in ("Makefile", "backend/Dockerfile"):

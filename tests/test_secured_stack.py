@@ -137,14 +137,39 @@ def test_an_archive_has_every_volume_but_the_services_own(secured: Stack, archiv
     assert set(manifest["volumes"]) == own
 
 
-def test_what_was_deleted_is_there_again_after_a_restore(secured: Stack, archive: Path) -> None:
+@pytest.fixture
+def foreign_volume(secured: Stack) -> Iterator[str]:
+    """Make a volume of another project, whose name begins like ours."""
+    other = f"{secured.project}x"
+    label = f"--label=com.docker.compose.project={other}"
+    name = docker("volume", "create", label, f"{other}_prometheus-data").strip()
+    yield name
+    docker("volume", "rm", name)
+
+
+def volumes() -> set[str]:
+    return set(docker("volume", "ls", "--quiet").split())
+
+
+def test_what_was_deleted_is_there_again_after_a_restore(
+    secured: Stack, archive: Path, foreign_volume: str
+) -> None:
     counted = sum(secured.query(PAST).values())
+    item = requests.post(secured.url("backend") + ITEMS, json={"name": "kept"}, timeout=10).json()
+    before = volumes()
     cleaned = make(secured, "obs-clean", answer="yes\n")
     assert cleaned.returncode == 0, cleaned.stdout
     assert requests.get(secured.url("backend") + ITEMS, timeout=10).ok  # it goes on
+    deleted = before - volumes()
+    assert f"{secured.project}_prometheus-data" in deleted
+    assert {name.split("_")[0] for name in deleted} == {secured.project}
+    assert foreign_volume not in deleted
+    assert f"{secured.project}_backend-data" not in deleted
     restored = make(secured, "obs-restore", "FILE=saved.tar.gz", answer="yes\n")
     assert restored.returncode == 0, restored.stdout
     secured.compose.start()
+    kept = requests.get(f"{secured.url('backend')}{ITEMS}/{item['id']}", timeout=10)
+    assert kept.json() == item
     wait_until(lambda: sum(secured.query(PAST).values()) >= counted > 0, "the old metrics")
     secured.wait_for_health("healthy", secured.services)
 

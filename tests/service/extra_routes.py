@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import httpx2
 from fastapi import APIRouter, BackgroundTasks, FastAPI, WebSocket
 from fastapi.responses import StreamingResponse
+from opentelemetry import trace
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -44,11 +45,29 @@ async def log_secrets(request: Request) -> None:
     )
 
 
+@router.get("/unloggable")
+async def log_anything() -> None:
+    """Log what has no end, and what has no text."""
+    cyclic: dict[str, object] = {}
+    cyclic["self"] = cyclic
+    logger.warning("cyclic", extra={"order": cyclic})
+    logger.warning("%d", "no number")
+
+
+@router.get("/span")
+async def make_span(secret: str) -> None:
+    """Fail in a span of the application's own that has secrets everywhere."""
+    with trace.get_tracer(__name__).start_as_current_span("ours") as span:
+        span.set_attribute("password", secret)
+        span.add_event("asked", {"url": f"/?token={secret}"})
+        raise RuntimeError(f"Bearer {secret}")
+
+
 @router.get("/call")
-async def call(secret: str) -> None:
+async def call(secret: str, path: str = "/api/v1/items") -> None:
     """Call this service with a secret in the URL."""
     async with httpx2.AsyncClient(base_url=os.environ["APP_UPSTREAM_URL"]) as client:
-        await client.get("/api/v1/items", params={"api_key": secret, "limit": 1})
+        await client.get(path, params={"api_key": secret, "limit": 1})
 
 
 @router.get("/stream")

@@ -28,13 +28,17 @@ if ! docker image inspect "$image" >/dev/null 2>&1; then
   exit 1
 fi
 
-# Runs archive.py with a right or two; the rest of the arguments are docker's, up to --.
+# Runs archive.py with a right or two; the rest of the arguments are docker's.
 archive() {
   step=$1
   shift
   docker run --rm --user 0:0 --network none --read-only --cap-drop ALL --security-opt no-new-privileges \
-    --volume "$here/archive.py:/archive.py:ro" "$@" "$image" python /archive.py "$step" "$project" $volumes
+    --memory 512m --pids-limit 64 --mount "$(file_at "$here/archive.py" /archive.py)" \
+    "$@" "$image" python /archive.py "$step" "$project" $volumes
 }
+
+# A mount is a line of CSV, so that a path may have colons, commas and quotes.
+file_at() { printf 'type=bind,"source=%s",target=%s,readonly' "$(printf %s "$1" | sed 's/"/""/g')" "$2"; }
 
 mounts() { for volume in $volumes; do printf -- '--volume %s_%s:/volumes/%s%s ' "$project" "$volume" "$volume" "$1"; done; }
 
@@ -65,6 +69,7 @@ case $command in
     umask 077 # it has log lines
     trap 'rm -f "$cd_file.part"; [ -z "$writers" ] || $COMPOSE start $writers' EXIT
     archive write --cap-add DAC_READ_SEARCH $(mounts :ro) >"$cd_file.part"
+    archive verify --cap-add DAC_READ_SEARCH --mount "$(file_at "$cd_file.part" /archive)"
     mv "$cd_file.part" "$cd_file"
     echo "Wrote $file."
     ;;
@@ -73,7 +78,7 @@ case $command in
       echo "There is no file $file." >&2
       exit 1
     fi
-    archive verify --cap-add DAC_READ_SEARCH --volume "$cd_file:/archive:ro"
+    archive verify --cap-add DAC_READ_SEARCH --mount "$(file_at "$cd_file" /archive)"
     echo "This stops the stack of $project and replaces all that is in these volumes:"
     printf "  ${project}_%s\n" $volumes
     printf 'Type yes to replace it: '
@@ -85,7 +90,7 @@ case $command in
     create_volumes
     stop_writers
     archive restore --cap-add CHOWN --cap-add DAC_OVERRIDE --cap-add FOWNER $(mounts '') \
-      --volume "$cd_file:/archive:ro"
+      --mount "$(file_at "$cd_file" /archive)"
     echo "Restored."
     ;;
 esac

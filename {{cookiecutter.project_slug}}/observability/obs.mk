@@ -50,6 +50,10 @@ obs-restore: .env ## Put back what obs-backup wrote: FILE=... (asks first)
 obs-clean: .env ## Delete all metrics, logs, traces and changes made in Grafana (asks first); the API goes on
 	@CORE="$(COMPOSE)" COMPOSE="$(OBS_COMPOSE)" sh observability/clean.sh
 
+.PHONY: obs-pin
+obs-pin: .env ## Fix the images by their digests, in .env
+	@sh observability/pin.sh
+
 .PHONY: obs-dev
 obs-dev: $(VENV)/.installed ## Run on this machine without containers; logs and spans on the terminal
 	cd backend && $(OBS_DEV_ENV) .venv/bin/opentelemetry-instrument \

@@ -31,7 +31,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.observability_logs import configure_logging, log_access, log_exception, trace_ids
-from app.observability_redaction import SECRET_NAMES, Redactor
+from app.observability_redaction import SECRET_NAMES, Redactor, secret_names
 from app.observability_traces import record_error, set_up_provider, with_flush
 from app.settings import settings
 
@@ -45,7 +45,7 @@ METHODS = frozenset(
 # Seconds; OpenTelemetry's advice for HTTP servers, which has the 500 ms of the latency objective.
 # https://opentelemetry.io/docs/specs/semconv/http/http-metrics/#metric-httpserverrequestduration
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
-LOGGED_PATH_MAX = 2048  # characters; a caller decides how long a path is
+LOGGED_PATH_MAX = 512  # characters; a caller decides how long a path is
 TRACE_HEADER = "x-trace-id"
 
 
@@ -63,7 +63,7 @@ class ObservabilitySettings(BaseSettings):
     @field_validator("redacted_parameters", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
-        return tuple(value.replace(" ", "").split(",")) if isinstance(value, str) else value
+        return secret_names(value) if isinstance(value, str) else value
 
 
 def setup_observability(app: FastAPI) -> FastAPI:
@@ -251,7 +251,9 @@ class RequestObserver:
                 "endpoint": endpoint,
                 "status": status,
                 "duration_ms": round(seconds * 1000, 3),
-                "client": client[0] if client else None,
+                "client": client[0][:64]
+                if client
+                else None,  # behind a proxy it is what a header says
             },
         )
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ error_logger = logging.getLogger("app.error")
 # Python's own attributes of a record, and uvicorn's copy of the message with terminal colours.
 _RECORD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "color_message"}
 _LOGGED = "_logged_with_trace"
+EXCEPTION_MAX = 16384  # characters; its end tells most
 _encode = json.JSONEncoder(default=str).encode  # json.dumps would make an encoder for each line
 
 
@@ -46,15 +48,40 @@ class JsonFormatter(logging.Formatter):
             "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat("T", "milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": self._redactor.text(record.getMessage()),
+            "message": self._redactor.short(record.getMessage()),
             **trace_ids(trace.get_current_span().get_span_context()),
         }
         for name, value in vars(record).items():
             if name not in _RECORD_ATTRIBUTES:
                 entry.setdefault(name, self._redactor.named(name, value))
         if record.exc_info:
-            entry["exception"] = self._redactor.text(self.formatException(record.exc_info))
+            text = self.formatException(record.exc_info)
+            entry["exception"] = self._redactor.text(text)[-EXCEPTION_MAX:]
         return _encode(entry)
+
+
+class JsonHandler(logging.StreamHandler[Any]):
+    """Writes a line even for a record that cannot be formatted, and never lets a call to log fail."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line of a record."""
+        try:
+            super().emit(record)
+        except RecursionError:  # logging lets it through
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Write what can be told of a record for which there is no line: nothing of its arguments."""
+        error = sys.exc_info()[0]
+        template = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
+        message = f"{template} (not written as meant: {error.__name__ if error else None})"
+        known = {name: getattr(record, name) for name in ("name", "levelname", "created")}
+        for exception in (record.exc_info, None):
+            with suppress(Exception):
+                bare = logging.makeLogRecord(known | {"msg": message, "exc_info": exception})
+                self.stream.write(self.format(bare) + self.terminator)
+                self.flush()
+                return
 
 
 class _NotYetLogged(logging.Filter):
@@ -78,7 +105,7 @@ def configure_logging(level: str, redactor: Redactor) -> None:
     root = logging.getLogger()
     root.setLevel(level.upper())
     if not any(isinstance(handler.formatter, JsonFormatter) for handler in root.handlers):
-        handler = logging.StreamHandler(sys.stdout)
+        handler = JsonHandler(sys.stdout)
         handler.setFormatter(JsonFormatter(redactor))
         root.addHandler(handler)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):

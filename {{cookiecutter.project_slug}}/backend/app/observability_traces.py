@@ -20,9 +20,9 @@ from opentelemetry.util.types import Attributes
 from prometheus_client import Counter
 from starlette.types import Lifespan
 
-from app.observability_redaction import Redactor
+from app.observability_redaction import REDACTED, TEXT_MAX, Redactor, text_of
 
-FLUSH_SECONDS = 3.0
+FLUSH_SECONDS = 1.5
 
 
 class CallerLimit(Sampler):
@@ -79,16 +79,40 @@ class CallerLimit(Sampler):
 
 
 class RedactingProcessor(SpanProcessor):
-    """Hides secrets in what a span has when it begins, such as the URL of a call."""
+    """Hides secrets in all that a span has when it ends: nothing is exported before that."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
 
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Replace the attributes that have a secret."""
-        for name, value in list((span.attributes or {}).items()):
-            if isinstance(value, str) and (clean := self._redactor.text(value)) != value:
-                span.set_attribute(name, clean)
+    # The SDK has no public way to change a span that ends. This hook comes before all on_end, and
+    # only the fields behind the read-only properties can be changed by then.
+    def _on_ending(self, span: Span) -> None:
+        self._redact(span._attributes)
+        span._name = self._redactor.text(span._name)
+        if span._events:
+            for event in span._events:
+                self._redact(event.attributes)
+        if span._links:
+            for link in span._links:
+                self._redact(link.attributes)
+        if span._status.description:
+            text = self._redactor.short(span._status.description)
+            span._status = trace.Status(span._status.status_code, text)
+
+    def _redact(self, attributes: Any) -> None:
+        values = attributes._dict
+        for name, value in values.items():
+            if isinstance(value, str):
+                clean = self._clean(name, value)
+                if clean is not value:
+                    values[name] = clean[: attributes.max_value_len]  # it may have become longer
+            elif value is not None and not isinstance(value, int | float):
+                values[name] = self._redactor.named(name, value)
+
+    def _clean(self, name: str, value: str) -> str:
+        if name == "url.query":
+            return self._redactor.query(value)
+        return REDACTED if self._redactor.hides(name) else self._redactor.text(value)
 
 
 @cache
@@ -130,15 +154,16 @@ def _span_line(span: ReadableSpan) -> str:
 
 
 def record_error(error: Exception, redactor: Redactor) -> None:
-    """Put an error on the current span, without the secrets in its text."""
+    """Put an error on the current span, with the end of its traceback, which tells most."""
     span = trace.get_current_span()
     if span.is_recording():
-        lines = redactor.text("".join(traceback.format_exception(error)))
+        kind, lines = type(error), "".join(traceback.format_exception(error))
         text = {
-            "exception.message": redactor.text(str(error)),
-            "exception.stacktrace": lines,
+            "exception.type": f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."),
+            "exception.message": redactor.short(text_of(error)),
+            "exception.stacktrace": redactor.text(lines)[-TEXT_MAX:],
         }
-        span.record_exception(error, text)
+        span.add_event("exception", text)
 
 
 def with_flush(lifespan: Lifespan[FastAPI], provider: TracerProvider) -> Lifespan[FastAPI]:

@@ -1,0 +1,66 @@
+"""The images of the stack, fixed by their digests: pin.sh with a stub in place of Docker."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Bake
+
+DIGEST = f"sha256:{'0a' * 32}"
+DOCKER = f"""#!/bin/sh
+for image; do :; done
+case $image in
+  *@*|grafana/tempo*|mirror/*none*) exit 1 ;;
+  *) echo "${{image%:*}}@{DIGEST}" ;;
+esac
+"""
+
+
+@pytest.fixture
+def project(bake: Bake) -> Path:
+    return bake()
+
+
+def pin(project: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    (tmp_path / "docker").write_text(DOCKER)
+    (tmp_path / "docker").chmod(0o755)
+    return subprocess.run(
+        ["make", "obs-pin"],
+        cwd=project,
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_every_image_that_has_a_digest_is_fixed_by_it(project: Path, tmp_path: Path) -> None:
+    env = project / ".env"
+    before = env.read_text()
+    env.write_text(
+        f"{before.rstrip()}\nLOKI_IMAGE=mirror/loki:3@sha256:{'1b' * 32}\nHAPROXY_IMAGE=mirror/none:1"
+    )
+    done = pin(project, tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = env.read_text().splitlines()
+    kept = {*before.splitlines(), "HAPROXY_IMAGE=mirror/none:1"}
+    assert kept <= {*lines}
+    assert sorted(set(lines) - kept) == sorted(done.stdout.splitlines())
+    pinned = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert pinned["LOKI_IMAGE"] == f"mirror/loki:3@{DIGEST}"
+    assert pinned["PROMETHEUS_IMAGE"].startswith("prom/prometheus:v")
+    assert len(pinned) == 6
+    assert {image.rpartition("@")[2] for image in pinned.values()} == {DIGEST}
+    assert "grafana/tempo:" in done.stderr
+    assert "mirror/none:1 has no digest" in done.stderr
+    assert env.stat().st_mode & 0o777 == 0o600
+    assert {path.name for path in project.glob(".env*")} == {".env", ".env.example"}
+
+
+def test_once_more_changes_nothing(project: Path, tmp_path: Path) -> None:
+    pin(project, tmp_path)
+    before = (project / ".env").read_text()
+    assert pin(project, tmp_path).returncode == 0
+    assert (project / ".env").read_text() == before

@@ -1,0 +1,116 @@
+"""What holds for any input: of the generator, the redaction, and the limit of callers' traces."""
+
+import importlib
+from types import ModuleType
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision, ParentBased, TraceIdRatioBased
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    TraceFlags,
+    set_span_in_context,
+)
+
+from hooks import pre_gen_project as pre
+from tests.conftest import TEMPLATE
+
+HIDDEN = "hunter2s"
+fuzzed = settings(deadline=None, derandomize=True, database=None, max_examples=500)
+
+
+@pytest.fixture(scope="module")
+def redaction() -> ModuleType:
+    return module_of("app.observability_redaction")
+
+
+@pytest.fixture(scope="module")
+def traces() -> ModuleType:
+    return module_of("app.observability_traces")
+
+
+def module_of(name: str) -> ModuleType:
+    """Import a module of the template that has no Jinja in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(TEMPLATE / "backend")
+        return importlib.import_module(name)
+
+
+@fuzzed
+@given(st.fixed_dictionaries(dict.fromkeys(pre.RULES, st.text())))
+def test_any_answer_is_taken_or_refused(answers: dict[str, str]) -> None:
+    problems = pre.find_problems(answers)
+    assert all(isinstance(problem, str) for problem in problems)
+
+
+NAMES = st.sampled_from(
+    ["password", "X-Api-Key", "access_token", "user[password]", "cookie", "client_secret"]
+)
+FORMS = st.sampled_from(
+    [
+        *(
+            "?{}=%s&a=1",
+            "{}=%s",
+            "{} = %s",
+            "{}: %s\n",
+            "&{}+=%s",
+            "{}%%3D%s",
+            "q=%%22{}%%22%%3A%%22%s",
+        ),
+        *('"{}": "%s"', "'{}': '%s'", "('{}', '%s')", "(b'{}', b'%s')", "'{}': ['a', '%s']"),
+        *(r"\"{}\": \"%s\"", '"{}": {{"a": "%s"}}', '"{}": "a\\"%s"', "{}=Bearer %s", "{}=a,%s"),
+    ]
+)
+# Ends a name before it, and begins no quote or nesting that would be a part of what follows.
+AROUND = st.text(st.sampled_from("abc xyz 019 /?&;=:,-_.%\n\u00e9"), max_size=30)
+
+
+@fuzzed
+@given(before=AROUND, name=NAMES, form=FORMS, after=AROUND)
+def test_no_value_behind_a_listed_name_is_shown(
+    redaction: ModuleType, before: str, name: str, form: str, after: str
+) -> None:
+    if "[" in name and form[0] in "\"'(\\q":
+        name = "password"  # brackets are of URLs
+    text = f"{before} {form.format(name) % HIDDEN} {after}"
+    assert HIDDEN not in redaction.Redactor().text(text)
+
+
+@fuzzed
+@given(st.text(), st.text())
+def test_any_text_is_taken(redaction: ModuleType, name: str, text: str) -> None:
+    redactor = redaction.Redactor()
+    assert isinstance(redactor.text(text), str)
+    assert isinstance(redactor.query(text), str)
+    redactor.named(name, {text: [name, text]})
+
+
+@fuzzed
+@given(
+    per_second=st.floats(0, 20),
+    waits=st.lists(st.floats(0, 0.5), min_size=1, max_size=60),
+)
+def test_callers_force_no_more_than_the_limit_in_any_second(
+    traces: ModuleType, per_second: float, waits: list[float]
+) -> None:
+    now, forced = 1000.0, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(traces, "monotonic", lambda: now)
+        # The service itself keeps nothing, so that what is kept was forced.
+        own = ParentBased(TraceIdRatioBased(0.0), remote_parent_sampled=ALWAYS_ON)
+        sampler = traces.CallerLimit(own, per_second)
+        for wait in waits:
+            now += wait
+            caller = SpanContext(1, 1, is_remote=True, trace_flags=TraceFlags(1))
+            context = set_span_in_context(NonRecordingSpan(caller))
+            result = sampler.should_sample(context, 1, "name", SpanKind.SERVER)
+            if result.decision is Decision.RECORD_AND_SAMPLE:
+                forced.append(now)
+    at_once = max(per_second, 1.0) if per_second else 0.0
+    for start in forced:
+        for end in forced:
+            number = sum(start <= each <= end for each in forced)
+            assert number <= at_once + (end - start) * per_second + 1e-6 or end < start
