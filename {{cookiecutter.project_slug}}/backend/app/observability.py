@@ -251,9 +251,7 @@ class RequestObserver:
                 "endpoint": endpoint,
                 "status": status,
                 "duration_ms": round(seconds * 1000, 3),
-                "client": client[0][:64]
-                if client
-                else None,  # behind a proxy it is what a header says
+                "client": client[0][:64] if client else None,  # a proxy may say anything
             },
         )
 
