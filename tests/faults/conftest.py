@@ -16,7 +16,7 @@ from tests.faults.load import RATE, percentile, running_load
 from tests.stack import Stack, running_stack
 
 UNDISTURBED_SECONDS = 20
-VOLUME_SIZE = "256m"
+VOLUME_SIZE = "1g"  # promtool wants 512 MB for a block
 PATIENCE_SECONDS = (
     2.0  # a service that is being started again may take a request and never answer it
 )

@@ -27,7 +27,6 @@ OFTEN = {
     "loki": ["-compactor.compaction-interval=5s", "-compactor.retention-delete-delay=1s"],
     "tempo": [
         "-backend-scheduler.provider.workbackend-scheduler.retention-interval=3s",
-        "-backend-worker.compaction.compacted-block-retention=1s",
         "-storage.trace.blocklist_poll=3s",
     ],
 }
@@ -48,6 +47,12 @@ def short_retention(faulty: Stack) -> Iterator[Callable[[str], None]]:
     patch = {name: {"command": services[name]["command"] + more} for name, more in OFTEN.items()}
     (project / "retention.yml").write_text(yaml.safe_dump({"services": patch}), encoding="utf-8")
     changed: list[str] = []
+    # The delay between marking and deleting, for which there is no flag.
+    file = project / "observability" / inject.CONFIGURATIONS["tempo"]
+    right = file.read_text(encoding="utf-8")
+    changed_file = yaml.safe_load(right)
+    changed_file["backend_worker"]["compaction"]["compacted_block_retention"] = "1s"
+    file.write_text(yaml.safe_dump(changed_file), encoding="utf-8")
 
     def start(service: str) -> None:
         changed.append(service)
@@ -55,6 +60,7 @@ def short_retention(faulty: Stack) -> Iterator[Callable[[str], None]]:
         faulty.run(*up, env=RETENTION)
 
     yield start
+    file.write_text(right, encoding="utf-8")
     for service in changed:
         inject.recreate(faulty, service)
 
@@ -64,9 +70,16 @@ def test_prometheus_deletes_old_metrics(
 ) -> None:
     old = int(time.time()) - 3 * DAY
     samples = f"# TYPE old gauge\nold 1 {old}\nold 1 {old + 60}\n# EOF\n"
-    make = "printf '%s' \"$0\" > /tmp/old && promtool tsdb create-blocks-from openmetrics /tmp/old /prometheus"
+    make = (
+        "printf '%s' \"$0\" > /tmp/old && "
+        "promtool tsdb create-blocks-from openmetrics /tmp/old /prometheus"
+    )
     before = files(faulty, "prometheus", "/volume/*/meta.json")
-    faulty.run("exec", "-T", "prometheus", "sh", "-c", make, samples)
+    # In a container without Prometheus' limit: promtool asks for 512 MB, and the volume is in memory.
+    image = inject.state(faulty, "prometheus")["Config"]["Image"]
+    volume = f"--volume={faulty.project}_prometheus-data:/prometheus"
+    run = ["run", "--rm", "--network=none", "--user=0:0", volume, "--entrypoint=sh", image]
+    inject.docker(*run, "-c", make, samples)
     made = files(faulty, "prometheus", "/volume/*/meta.json") - before
     assert made
     gone = deleted(faulty, short_retention, "prometheus", "/volume/*/meta.json", made)
