@@ -15,7 +15,7 @@ import requests
 from scripts.engine import OVERLAY, configuration
 from tests.backend import ITEMS
 from tests.conftest import Bake
-from tests.faults import inject
+from tests.faults import inject, observe
 from tests.faults.inject import BACKEND_IMAGE
 from tests.running import unavailable, wait_until
 from tests.stack import Stack, running_stack
@@ -53,9 +53,9 @@ class Stored:
     @classmethod
     def make(cls, stack: Stack) -> "Stored":
         """Make the request and the folder, and wait until both are stored."""
-        before = counter(stack, time.time())
+        began = time.time()
         trace_id = requests.get(stack.url("backend") + ITEMS, timeout=10).headers["x-trace-id"]
-        wait_until(lambda: counter(stack, time.time()) > before, "the counter", STORED_SECONDS)
+        wait_until(lambda: observe.new_metric(stack, began), "a scrape", STORED_SECONDS)
         now = time.time()
         stored = cls(now, counter(stack, now), trace_id, uuid.uuid4().hex)
         if "grafana" in stack.services:
