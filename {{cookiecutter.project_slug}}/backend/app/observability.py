@@ -32,7 +32,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.observability_logs import configure_logging, log_access, log_exception, trace_ids
 from app.observability_redaction import SECRET_NAMES, Redactor
-from app.observability_traces import record_error, set_up_provider, with_flush
+from app.observability_traces import (
+    TELEMETRY_KEY,
+    Telemetry,
+    record_error,
+    set_up_provider,
+    with_flush,
+)
 from app.settings import settings
 
 METRICS_PATH = "/metrics"
@@ -88,6 +94,7 @@ def setup_observability(app: FastAPI) -> FastAPI:
     )
     # FastAPI takes these as constructor arguments only, and this application is already made.
     app._telemetry.update(telemetry)
+    app._native_telemetry = Telemetry(app._telemetry, provider)
     app.exception_handlers.setdefault(Exception, answer_error)
     app.add_middleware(RequestObserver, metrics=request_metrics(REGISTRY), redactor=redactor)
     allowed = [Depends(_bearer(options.metrics_token))]
@@ -113,7 +120,12 @@ class RequestMetrics:
     _histograms: dict[tuple[str, str], Histogram] = field(default_factory=dict)
 
     def record(
-        self, method: str, endpoint: str, status: int, seconds: float, exemplar: dict[str, str]
+        self,
+        method: str,
+        endpoint: str,
+        status: int,
+        seconds: float,
+        exemplar: dict[str, str] | None,
     ) -> None:
         """Count one request that has ended.
 
@@ -122,7 +134,7 @@ class RequestMetrics:
             endpoint: Route template, or `UNMATCHED`.
             status: Status code of the response.
             seconds: Time from the request's start to the last byte of the response.
-            exemplar: Labels that lead to the trace; empty when it is not sampled.
+            exemplar: Labels that lead to the trace, if it is kept.
         """
         counter = self._counters.get((method, endpoint, status))
         if counter is None:
@@ -132,7 +144,7 @@ class RequestMetrics:
         if histogram is None:
             histogram = self._histograms[method, endpoint] = self.duration.labels(method, endpoint)
         counter.inc()
-        histogram.observe(seconds, exemplar or None)
+        histogram.observe(seconds, exemplar)
 
 
 @cache
@@ -195,11 +207,12 @@ class RequestObserver:
         self.redactor = redactor
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        telemetry = scope.get("fastapi.telemetry")
+        telemetry = scope.get(TELEMETRY_KEY)
         if scope["type"] != "http" or telemetry is None:
             await self.app(scope, receive, send)
             return
         started = perf_counter()
+        context = trace.get_current_span().get_span_context()
         status = 500  # what the server answers when the application answers nothing
         ended = False
 
@@ -208,13 +221,14 @@ class RequestObserver:
             if not ended:
                 ended = True
                 self.metrics.active.dec()
-                self._report(scope, telemetry.route or UNMATCHED, status, perf_counter() - started)
+                seconds = perf_counter() - started
+                self._report(scope, telemetry.route or UNMATCHED, status, seconds, context)
 
         async def observed_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = _with_trace_header(message)
+                message = _with_trace_header(message, context)
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 end()  # background tasks, which run later, are not part of the request's time
@@ -232,16 +246,23 @@ class RequestObserver:
         finally:
             end()
 
-    def _report(self, scope: Scope, endpoint: str, status: int, seconds: float) -> None:
-        method, path = _known(scope["method"]), scope["path"][:LOGGED_PATH_MAX]
-        # The span may have ended with the response's last byte, but its context is still current.
-        context = trace.get_current_span().get_span_context()
-        ids = trace_ids(context) if context.trace_flags.sampled else {}
-        self.metrics.record(method, endpoint, status, seconds, ids)
+    def _report(
+        self,
+        scope: Scope,
+        endpoint: str,
+        status: int,
+        seconds: float,
+        context: trace.SpanContext,
+    ) -> None:
+        method, ids = _known(scope["method"]), trace_ids(context)
+        exemplar = ids if context.trace_flags.sampled else None
+        self.metrics.record(method, endpoint, status, seconds, exemplar)
+        path = self.redactor.text(scope["path"][:LOGGED_PATH_MAX])
         client = scope.get("client")
         log_access(
             f"{method} {path} {status}",
             {
+                **ids,
                 "method": method,
                 "path": path,
                 "endpoint": endpoint,
@@ -264,9 +285,8 @@ async def answer_error(_request: Request, _error: Exception) -> Response:
     return JSONResponse(body, status_code=500, headers=headers)
 
 
-def _with_trace_header(start: Message) -> Message:
+def _with_trace_header(start: Message, context: trace.SpanContext) -> Message:
     """Return the response's first message with the trace id, for whoever reports a problem."""
-    context = trace.get_current_span().get_span_context()
     if not context.is_valid:
         return start
     header = (TRACE_HEADER.encode(), trace.format_trace_id(context.trace_id).encode())

@@ -6,6 +6,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 from opentelemetry import trace
 
 from app.observability_redaction import Redactor
@@ -16,7 +17,8 @@ error_logger = logging.getLogger("app.error")
 # Python's own attributes of a record, and uvicorn's copy of the message with terminal colours.
 _RECORD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "color_message"}
 _LOGGED = "_logged_with_trace"
-_encode = json.JSONEncoder(default=str).encode  # json.dumps would make an encoder for each line
+_MEMBERS = "_members"
+_encode_ascii = json.JSONEncoder(default=str).encode  # json.dumps would make an encoder each time
 
 
 def trace_ids(context: trace.SpanContext) -> dict[str, str]:
@@ -27,6 +29,15 @@ def trace_ids(context: trace.SpanContext) -> dict[str, str]:
         "trace_id": trace.format_trace_id(context.trace_id),
         "span_id": trace.format_span_id(context.span_id),
     }
+
+
+def encode(entry: dict[str, Any]) -> str:
+    """Return JSON in printable ASCII."""
+    try:
+        line = orjson.dumps(entry, default=str).decode()
+    except TypeError:
+        return _encode_ascii(entry)
+    return line if line.isascii() and "\x7f" not in line else _encode_ascii(entry)
 
 
 class JsonFormatter(logging.Formatter):
@@ -42,19 +53,21 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its newline."""
+        attributes = vars(record)
         entry: dict[str, Any] = {
             "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat("T", "milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": self._redactor.text(record.getMessage()),
-            **trace_ids(trace.get_current_span().get_span_context()),
+            **(attributes.get(_MEMBERS) or trace_ids(trace.get_current_span().get_span_context())),
         }
-        for name, value in vars(record).items():
-            if name not in _RECORD_ATTRIBUTES:
-                entry.setdefault(name, self._redactor.named(name, value))
+        if _MEMBERS not in attributes:
+            for name, value in attributes.items():
+                if name not in _RECORD_ATTRIBUTES:
+                    entry.setdefault(name, self._redactor.named(name, value))
         if record.exc_info:
             entry["exception"] = self._redactor.text(self.formatException(record.exc_info))
-        return _encode(entry)
+        return encode(entry)
 
 
 class _NotYetLogged(logging.Filter):
@@ -95,15 +108,15 @@ def log_exception(method: str, path: str, error: Exception) -> None:
     setattr(error, _LOGGED, True)
 
 
-def log_access(message: str, fields: dict[str, object]) -> None:
+def log_access(message: str, members: dict[str, object]) -> None:
     """Write the line of a request, if such lines are written at all.
 
     Args:
         message: What happened, in a few words.
-        fields: What is added to the line.
+        members: What is added to the line, as it is: it must have no secrets.
     """
     if access_logger.isEnabledFor(logging.INFO):
         # Logger.info would first search the stack for its caller, at half the cost of the line.
         record = logging.LogRecord(access_logger.name, logging.INFO, "", 0, message, None, None)
-        vars(record).update(fields)
+        setattr(record, _MEMBERS, members)
         access_logger.handle(record)

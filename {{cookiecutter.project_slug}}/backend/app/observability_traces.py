@@ -1,5 +1,6 @@
 """What is traced, how much of it, and that it leaves in time; a part of ``app.observability``."""
 
+import re
 import threading
 import traceback
 from collections.abc import AsyncIterator, Sequence
@@ -10,19 +11,26 @@ from typing import Any
 
 import anyio
 from fastapi import FastAPI
-from opentelemetry import trace
-from opentelemetry.context import Context
+from fastapi.telemetry import TelemetryConfig
+from fastapi.telemetry._api import _RequestTelemetry
+from fastapi.telemetry._asgi import NativeTelemetry
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult
 from opentelemetry.util.types import Attributes
 from prometheus_client import Counter
-from starlette.types import Lifespan
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from app.observability_redaction import Redactor
 
 FLUSH_SECONDS = 3.0
+TELEMETRY_KEY = "fastapi.telemetry"  # where FastAPI keeps what it knows of a request, in the scope
+# What a caller sends that does not keep its trace: https://www.w3.org/TR/trace-context/#traceparent-header
+_UNKEPT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]")
+_MORE_CONTEXT = frozenset({b"tracestate", b"baggage"})
 
 
 class CallerLimit(Sampler):
@@ -76,6 +84,79 @@ class CallerLimit(Sampler):
     def get_description(self) -> str:
         """Return what this is, for people."""
         return f"CallerLimit({self._per_second:g}/s, {self._sampler.get_description()})"
+
+
+class Telemetry(NativeTelemetry):
+    """FastAPI's own tracing, without the work for spans that nobody will see.
+
+    When nothing is traced, or the caller does not keep its trace and so neither do we, a request
+    gets ids and a route, and no span is made.
+
+    Args:
+        config: As FastAPI has it.
+        provider: The tracer provider in it, whose sampler decides.
+    """
+
+    def __init__(self, config: TelemetryConfig, provider: TracerProvider) -> None:
+        super().__init__(config)
+        self._tracing = provider
+        self._traces_nothing = provider.sampler is ALWAYS_OFF
+        self._reads_traceparent = "traceparent" in propagate.get_global_textmap().fields
+        parent = trace.SpanContext(1, 1, is_remote=True)
+        self._below_unkept = trace.set_span_in_context(trace.NonRecordingSpan(parent))
+
+    async def __call__(
+        self,
+        *,
+        app: ASGIApp,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        legacy_otel: bool = False,
+    ) -> None:
+        """Pass a request on, inside its span or with ids only."""
+        exclude = self.config["exclude"]
+        ids = None
+        if scope["type"] == "http" and not (exclude and exclude(scope)):
+            ids = self._without_span(scope)
+        if ids is None:
+            await super().__call__(
+                app=app, scope=scope, receive=receive, send=send, legacy_otel=legacy_otel
+            )
+            return
+        prefix = scope.get("app_root_path", scope.get("root_path", "")).rstrip("/")
+        scope[TELEMETRY_KEY] = _RequestTelemetry(  # FastAPI writes the route into it
+            span=None, span_method="", data=None, _mount_prefix=prefix
+        )
+        token = attach(trace.set_span_in_context(trace.NonRecordingSpan(ids)))
+        try:
+            await app(scope, receive, send)
+        finally:
+            detach(token)
+            del scope[TELEMETRY_KEY]
+
+    def _without_span(self, scope: Scope) -> trace.SpanContext | None:
+        """Return the ids of a request that needs no span; None leaves it to FastAPI."""
+        trace_id = 0
+        for name, value in scope["headers"]:
+            if name == b"traceparent" and self._reads_traceparent:
+                unkept = _UNKEPT.fullmatch(value)
+                if trace_id or not unkept:
+                    return None
+                trace_id = int(unkept[1], 16)
+            elif name in _MORE_CONTEXT:
+                return None
+        ids = self._tracing.id_generator
+        if self._traces_nothing:
+            trace_id = trace_id or ids.generate_trace_id()
+        elif not trace_id or self._keeps(trace_id):
+            return None
+        return trace.SpanContext(trace_id, ids.generate_span_id(), is_remote=False)
+
+    def _keeps(self, trace_id: int) -> bool:
+        sample = self._tracing.sampler.should_sample
+        result = sample(self._below_unkept, trace_id, "", trace.SpanKind.SERVER)
+        return result.decision is not Decision.DROP
 
 
 class RedactingProcessor(SpanProcessor):

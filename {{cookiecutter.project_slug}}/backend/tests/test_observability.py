@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.main import app as main_app
 from app.observability import METRICS_PATH, UNMATCHED, setup_observability
-from app.observability_logs import JsonFormatter
+from app.observability_logs import JsonFormatter, encode
 
 
 @pytest.fixture
@@ -67,8 +67,9 @@ def test_a_request_is_counted_under_its_route(
 def test_a_request_writes_one_json_line(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    client.get("/things/1")
+    answer = client.get("/things/1")
     (line,) = logged(caplog.records)
+    assert line["trace_id"] == answer.headers["x-trace-id"]
     assert (line["logger"], line["level"]) == ("app.access", "info")
     assert (line["method"], line["path"], line["status"]) == ("GET", "/things/1", 200)
     assert line["endpoint"] == "/things/{thing_id}"
@@ -81,6 +82,16 @@ def test_an_error_is_logged_with_its_traceback(
     (error, access) = logged(caplog.records)
     assert "RuntimeError: no such thing" in error["exception"]
     assert (error["level"], access["status"]) == ("error", 500)
+
+
+@pytest.mark.parametrize(
+    "value", ["é\u2028\u202e", "\x00\x1b\x7f\x9b", "\udcff", 2**80, float("inf"), {"deep": ["\x7f"]}]
+)
+def test_a_line_is_printable_ascii(value: object) -> None:
+    line = encode({"value": value})
+    assert line.isascii()
+    assert line.isprintable()
+    assert json.loads(line)["value"] == (None if value == float("inf") else value)
 
 
 def test_the_service_is_observed_only_when_asked() -> None:
