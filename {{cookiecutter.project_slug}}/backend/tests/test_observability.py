@@ -1,5 +1,7 @@
+import gc
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -92,6 +94,12 @@ def test_a_line_is_printable_ascii(value: object) -> None:
     assert line.isascii()
     assert line.isprintable()
     assert json.loads(line)["value"] == (None if value == float("inf") else value)
+
+
+def test_a_scrape_leaves_the_interpreter_as_it_was(client: TestClient) -> None:
+    before = sys.getswitchinterval(), gc.isenabled()
+    assert "python_info" in client.get(METRICS_PATH).text
+    assert (sys.getswitchinterval(), gc.isenabled()) == before == (0.005, True)
 
 
 def test_the_service_is_observed_only_when_asked() -> None:
