@@ -20,10 +20,10 @@ test: $(VENV)/.installed ## Run all tests; ARGS="-k slug -x" is passed to pytest
 	$(BIN)/pytest -ra $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.installed ## Measure the time that observing a request takes, beside the alternatives
+bench: $(VENV)/.installed ## Measure what observing costs, and write docs/performance.md; ARGS="http" for a part
 	test -d .venv-bench || $(BIN)/uv venv --quiet .venv-bench
-	$(BIN)/uv pip install --quiet --python .venv-bench --require-hashes -r requirements-bench.txt
-	.venv-bench/bin/python -m benchmarks.in_process
+	$(BIN)/uv pip sync --quiet --python .venv-bench --require-hashes requirements-bench.txt
+	PATH="$(CURDIR)/.venv-bench/bin:$$PATH" .venv-bench/bin/python -m benchmarks $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.installed ## Check format, lint and types

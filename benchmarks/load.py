@@ -129,7 +129,13 @@ def saturated(url: str, seconds: float) -> float:
     Raises:
         RuntimeError: some requests failed.
     """
-    command = ["wrk", "--threads=1", f"--connections={CONNECTIONS}", f"--duration={seconds:g}s", url]
+    command = [
+        "wrk",
+        "--threads=1",
+        f"--connections={CONNECTIONS}",
+        f"--duration={seconds:g}s",
+        url,
+    ]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
     if not rate or "Non-2xx" in output or "Socket errors" in output:

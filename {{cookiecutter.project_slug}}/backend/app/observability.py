@@ -33,7 +33,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.observability_logs import configure_logging, log_access, log_exception, trace_ids
+from app.observability_logs import (
+    configure_logging,
+    log_access,
+    log_exception,
+    logs_access,
+    trace_ids,
+)
 from app.observability_redaction import SECRET_NAMES, Redactor
 from app.observability_traces import (
     TELEMETRY_KEY,
@@ -222,14 +228,16 @@ class RequestObserver:
     """
 
     def __init__(self, app: ASGIApp, metrics: RequestMetrics, redactor: Redactor) -> None:
-        self.app = app
+        # Not as `app`: for each request FastAPI walks down the middleware by that name, to find
+        # another instrumentation, for a fifth of what this one costs.
+        self._next = app
         self.metrics = metrics
         self.redactor = redactor
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         telemetry = scope.get(TELEMETRY_KEY)
         if scope["type"] != "http" or telemetry is None:
-            await self.app(scope, receive, send)
+            await self._next(scope, receive, send)
             return
         started = perf_counter()
         context = trace.get_current_span().get_span_context()
@@ -255,7 +263,7 @@ class RequestObserver:
 
         self.metrics.active.inc()
         try:
-            await self.app(scope, receive, observed_send)
+            await self._next(scope, receive, observed_send)
         except ClientDisconnect:
             raise
         except Exception as error:
@@ -274,15 +282,17 @@ class RequestObserver:
         seconds: float,
         context: trace.SpanContext,
     ) -> None:
-        method, ids = _known(scope["method"]), trace_ids(context)
-        exemplar = ids if context.trace_flags.sampled else None
+        method, sampled = _known(scope["method"]), context.trace_flags.sampled
+        exemplar = trace_ids(context) if sampled else None
         self.metrics.record(method, endpoint, status, seconds, exemplar)
+        if not logs_access():
+            return
         path = self.redactor.text(scope["path"][:LOGGED_PATH_MAX])
         client = scope.get("client")
         log_access(
             f"{method} {path} {status}",
             {
-                **ids,
+                **(exemplar or trace_ids(context)),
                 "method": method,
                 "path": path,
                 "endpoint": endpoint,

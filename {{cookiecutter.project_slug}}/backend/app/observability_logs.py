@@ -108,15 +108,19 @@ def log_exception(method: str, path: str, error: Exception) -> None:
     setattr(error, _LOGGED, True)
 
 
+def logs_access() -> bool:
+    """Tell whether requests have lines at this level."""
+    return access_logger.isEnabledFor(logging.INFO)
+
+
 def log_access(message: str, members: dict[str, object]) -> None:
-    """Write the line of a request, if such lines are written at all.
+    """Write the line of a request.
 
     Args:
         message: What happened, in a few words.
         members: What is added to the line, as it is: it must have no secrets.
     """
-    if access_logger.isEnabledFor(logging.INFO):
-        # Logger.info would first search the stack for its caller, at half the cost of the line.
-        record = logging.LogRecord(access_logger.name, logging.INFO, "", 0, message, None, None)
-        setattr(record, _MEMBERS, members)
-        access_logger.handle(record)
+    # Logger.info would first search the stack for its caller, at half the cost of the line.
+    record = logging.LogRecord(access_logger.name, logging.INFO, "", 0, message, None, None)
+    setattr(record, _MEMBERS, members)
+    access_logger.handle(record)

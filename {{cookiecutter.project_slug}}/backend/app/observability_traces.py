@@ -89,8 +89,8 @@ class CallerLimit(Sampler):
 class Telemetry(NativeTelemetry):
     """FastAPI's own tracing, without the work for spans that nobody will see.
 
-    When nothing is traced, or the caller does not keep its trace and so neither do we, a request
-    gets ids and a route, and no span is made.
+    When the caller does not keep its trace, and so neither do we, a request gets ids and a route,
+    and no span is made. When nothing is traced at all it gets a route, and its caller's ids.
 
     Args:
         config: As FastAPI has it.
@@ -128,11 +128,14 @@ class Telemetry(NativeTelemetry):
         scope[TELEMETRY_KEY] = _RequestTelemetry(  # FastAPI writes the route into it
             span=None, span_method="", data=None, _mount_prefix=prefix
         )
-        token = attach(trace.set_span_in_context(trace.NonRecordingSpan(ids)))
+        token = None
+        if ids.is_valid:
+            token = attach(trace.set_span_in_context(trace.NonRecordingSpan(ids)))
         try:
             await app(scope, receive, send)
         finally:
-            detach(token)
+            if token is not None:
+                detach(token)
             del scope[TELEMETRY_KEY]
 
     def _without_span(self, scope: Scope) -> trace.SpanContext | None:
@@ -146,12 +149,12 @@ class Telemetry(NativeTelemetry):
                 trace_id = int(unkept[1], 16)
             elif name in _MORE_CONTEXT:
                 return None
-        ids = self._tracing.id_generator
-        if self._traces_nothing:
-            trace_id = trace_id or ids.generate_trace_id()
-        elif not trace_id or self._keeps(trace_id):
+        if not trace_id:
+            return trace.INVALID_SPAN_CONTEXT if self._traces_nothing else None
+        if self._keeps(trace_id):
             return None
-        return trace.SpanContext(trace_id, ids.generate_span_id(), is_remote=False)
+        span_id = self._tracing.id_generator.generate_span_id()
+        return trace.SpanContext(trace_id, span_id, is_remote=False)
 
     def _keeps(self, trace_id: int) -> bool:
         sample = self._tracing.sampler.should_sample

@@ -69,12 +69,20 @@ def test_a_request_is_counted_under_its_route(
 def test_a_request_writes_one_json_line(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = client.get("/things/1")
+    client.get("/things/1")
     (line,) = logged(caplog.records)
-    assert line["trace_id"] == answer.headers["x-trace-id"]
     assert (line["logger"], line["level"]) == ("app.access", "info")
     assert (line["method"], line["path"], line["status"]) == ("GET", "/things/1", 200)
     assert line["endpoint"] == "/things/{thing_id}"
+
+
+def test_a_request_has_the_trace_id_of_its_caller_also_where_nothing_is_traced(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-00"}
+    answers = client.get("/things/1", headers=ids), client.get("/things/1")
+    assert [answer.headers.get("x-trace-id") for answer in answers] == ["ab" * 16, None]
+    assert [line.get("trace_id") for line in logged(caplog.records)] == ["ab" * 16, None]
 
 
 def test_an_error_is_logged_with_its_traceback(
@@ -87,7 +95,8 @@ def test_an_error_is_logged_with_its_traceback(
 
 
 @pytest.mark.parametrize(
-    "value", ["é\u2028\u202e", "\x00\x1b\x7f\x9b", "\udcff", 2**80, float("inf"), {"deep": ["\x7f"]}]
+    "value",
+    ["é\u2028\u202e", "\x00\x1b\x7f\x9b", "\udcff", 2**80, float("inf"), {"deep": ["\x7f"]}],
 )
 def test_a_line_is_printable_ascii(value: object) -> None:
     line = encode({"value": value})
