@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from time import time
 from typing import Any
 
 import orjson
@@ -18,6 +19,7 @@ error_logger = logging.getLogger("app.error")
 _RECORD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "color_message"}
 _LOGGED = "_logged_with_trace"
 _MEMBERS = "_members"
+_ACCESS = vars(logging.LogRecord(access_logger.name, logging.INFO, "", 0, "", None, None))
 _encode_ascii = json.JSONEncoder(default=str).encode  # json.dumps would make an encoder each time
 
 
@@ -53,15 +55,16 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its newline."""
-        attributes = vars(record)
+        attributes, message = vars(record), record.getMessage()
+        members = attributes.get(_MEMBERS)
         entry: dict[str, Any] = {
             "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat("T", "milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": self._redactor.text(record.getMessage()),
-            **(attributes.get(_MEMBERS) or trace_ids(trace.get_current_span().get_span_context())),
+            "message": message if members else self._redactor.text(message),
+            **(members or trace_ids(trace.get_current_span().get_span_context())),
         }
-        if _MEMBERS not in attributes:
+        if not members:
             for name, value in attributes.items():
                 if name not in _RECORD_ATTRIBUTES:
                     entry.setdefault(name, self._redactor.named(name, value))
@@ -108,6 +111,20 @@ def log_exception(method: str, path: str, error: Exception) -> None:
     setattr(error, _LOGGED, True)
 
 
+class _AccessRecord(logging.LogRecord):
+    """The record of a request, made without what its line does not have.
+
+    Else the caller would be searched for in the stack, and the thread and the process be asked.
+    """
+
+    def __init__(self, message: str, members: dict[str, object]) -> None:
+        vars(self).update(_ACCESS)
+        self.msg = message
+        self.created = time()
+        self.msecs = self.created % 1 * 1000
+        setattr(self, _MEMBERS, members)
+
+
 def logs_access() -> bool:
     """Tell whether requests have lines at this level."""
     return access_logger.isEnabledFor(logging.INFO)
@@ -117,10 +134,7 @@ def log_access(message: str, members: dict[str, object]) -> None:
     """Write the line of a request.
 
     Args:
-        message: What happened, in a few words.
-        members: What is added to the line, as it is: it must have no secrets.
+        message: What happened, in a few words; like the members it must have no secrets.
+        members: What is added to the line, as it is.
     """
-    # Logger.info would first search the stack for its caller, at half the cost of the line.
-    record = logging.LogRecord(access_logger.name, logging.INFO, "", 0, message, None, None)
-    setattr(record, _MEMBERS, members)
-    access_logger.handle(record)
+    access_logger.handle(_AccessRecord(message, members))

@@ -19,7 +19,13 @@ from opentelemetry.context import Context, attach, detach
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    Decision,
+    ParentBased,
+    Sampler,
+    SamplingResult,
+)
 from opentelemetry.util.types import Attributes
 from prometheus_client import Counter
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
@@ -81,6 +87,14 @@ class CallerLimit(Sampler):
         self._left -= 1
         return True
 
+    def drops_what_callers_do_not_keep(self) -> bool:
+        """Tell whether nothing is ever kept below a caller that does not keep its trace."""
+        parent = trace.SpanContext(1, 1, is_remote=True)
+        context = trace.set_span_in_context(trace.NonRecordingSpan(parent))
+        # A share of traces, if that is what decides, begins with the smallest id.
+        result = self._sampler.should_sample(context, 0, "", trace.SpanKind.SERVER)
+        return isinstance(self._sampler, ParentBased) and result.decision is Decision.DROP
+
     def get_description(self) -> str:
         """Return what this is, for people."""
         return f"CallerLimit({self._per_second:g}/s, {self._sampler.get_description()})"
@@ -99,11 +113,14 @@ class Telemetry(NativeTelemetry):
 
     def __init__(self, config: TelemetryConfig, provider: TracerProvider) -> None:
         super().__init__(config)
-        self._tracing = provider
-        self._traces_nothing = provider.sampler is ALWAYS_OFF
-        self._reads_traceparent = "traceparent" in propagate.get_global_textmap().fields
-        parent = trace.SpanContext(1, 1, is_remote=True)
-        self._below_unkept = trace.set_span_in_context(trace.NonRecordingSpan(parent))
+        self._ids = provider.id_generator
+        sampler = provider.sampler
+        self._traces_nothing = sampler is ALWAYS_OFF
+        self._drops_unkept = self._traces_nothing or (
+            isinstance(sampler, CallerLimit) and sampler.drops_what_callers_do_not_keep()
+        )
+        if "traceparent" not in propagate.get_global_textmap().fields:
+            self._drops_unkept = False  # whatever callers say in it
 
     async def __call__(
         self,
@@ -142,24 +159,16 @@ class Telemetry(NativeTelemetry):
         """Return the ids of a request that needs no span; None leaves it to FastAPI."""
         trace_id = 0
         for name, value in scope["headers"]:
-            if name == b"traceparent" and self._reads_traceparent:
+            if name == b"traceparent":
                 unkept = _UNKEPT.fullmatch(value)
-                if trace_id or not unkept:
+                if trace_id or not unkept or not self._drops_unkept:
                     return None
                 trace_id = int(unkept[1], 16)
             elif name in _MORE_CONTEXT:
                 return None
-        if not trace_id:
-            return trace.INVALID_SPAN_CONTEXT if self._traces_nothing else None
-        if self._keeps(trace_id):
-            return None
-        span_id = self._tracing.id_generator.generate_span_id()
-        return trace.SpanContext(trace_id, span_id, is_remote=False)
-
-    def _keeps(self, trace_id: int) -> bool:
-        sample = self._tracing.sampler.should_sample
-        result = sample(self._below_unkept, trace_id, "", trace.SpanKind.SERVER)
-        return result.decision is not Decision.DROP
+        if trace_id:
+            return trace.SpanContext(trace_id, self._ids.generate_span_id(), is_remote=False)
+        return trace.INVALID_SPAN_CONTEXT if self._traces_nothing else None
 
 
 class RedactingProcessor(SpanProcessor):
