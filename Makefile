@@ -52,8 +52,8 @@ audit: $(VENV)/.installed ## Look for known vulnerabilities in all that is locke
 
 .PHONY: clean
 clean: ## Delete the environment and all caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find hooks scripts tests '{{cookiecutter.project_slug}}' \
+	rm -rf $(VENV) .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find benchmarks hooks scripts tests '{{cookiecutter.project_slug}}' \
 	  \( -name __pycache__ -o -name '.*_cache' -o -name .venv \) -prune -exec rm -rf {} +
 
 $(VENV)/.installed: requirements-dev.txt scripts/bootstrap.sh
