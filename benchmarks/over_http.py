@@ -14,11 +14,18 @@ ROUNDS = 5
 PACED_SECONDS = 4.0
 SATURATED_SECONDS = 2.0
 PACES = (200, 1000)  # requests per second
-# What the observed server's cost is made of: the same with less.
+# The observed server with less, so that each difference is the cost of one thing; and with other settings.
+NO_SPAN, NO_LINE, NO_EXPORT = (
+    {"OTEL_TRACES_SAMPLER_ARG": "0"},
+    {"APP_LOG_LEVEL": "WARNING"},
+    {"OTEL_TRACES_EXPORTER": "none"},
+)
 LESS = {
-    "observed, no line": {"APP_LOG_LEVEL": "WARNING"},
-    "observed, nothing exported": {"OTEL_TRACES_EXPORTER": "none"},
-    "observed, a tenth of the traces": {"OTEL_TRACES_SAMPLER_ARG": "0.1"},
+    "only counted": NO_SPAN | NO_LINE,
+    "and with its span": NO_EXPORT | NO_LINE,
+    "and with its line": NO_EXPORT,
+    "a tenth of the traces": {"OTEL_TRACES_SAMPLER_ARG": "0.1"},
+    "batches of 512": {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "512"},
 }
 PATHS = {"item": ITEM, "nothing": NOTHING}
 

@@ -17,8 +17,8 @@ INTRODUCTION = """\
 
 What observing a request costs, beside the alternatives. `make bench` measures it and writes this page from
 [results.json](../benchmarks/results.json); nothing on it is written by hand. Rounds of all that is compared are interleaved, and
-figures are medians of rounds; what is added is the median of the differences within a round. Compare ratios: times are those of this
-machine. A slower machine than yours, and {cpus} cores that server, load and receiver of spans share.
+figures are medians of rounds. What is added in process is the median of the differences within a round, in processor time of all
+threads. Compare ratios: times are those of this machine, whose {cpus} cores server, load and receiver of spans share.
 
 ![What a request takes more, by what observes it](performance.svg)
 """
@@ -84,11 +84,8 @@ def _details(name: str, group: dict[str, Any]) -> list[str]:
     """Return the tables of a group."""
     if NOT_MEASURED in group or not group:
         return [f"Not measured: {group.get(NOT_MEASURED, 'the group did not run')}."]
-    if name in ("metrics", "complete", "footprint", "exposition"):
+    if name in ("metrics", "complete", "exposition", "footprint", "growth"):
         return [rows_table(group)]
-    if name == "growth":
-        counts = {size: rows["instructions"] for size, rows in group.items()}
-        return [rows_table(counts)]
     if name == "http":
         return [
             f"{title}:\n\n{rows_table(rows)}" if isinstance(rows, dict) else f"{title}: {rows}."
@@ -143,7 +140,7 @@ def plot(groups: Results, file: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "performance"
+    matplotlib.rcParams |= {"svg.hashsalt": "performance", "svg.fonttype": "none"}
     from matplotlib import pyplot
 
     panels = [
@@ -168,7 +165,7 @@ def plot(groups: Results, file: Path) -> None:
         axis.bar_label(bars, fmt="%.0f", padding=4)
         axis.invert_yaxis()
         axis.set_title(TITLES[name], loc="left")
-        axis.set_xlabel("µs added to a request; lines: quartiles of the rounds")
+        axis.set_xlabel("µs of processor time added to a request; lines: quartiles of the rounds")
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, metadata={"Date": None})
 

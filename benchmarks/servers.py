@@ -62,16 +62,8 @@ def environment(project: Path, name: str) -> Path:
     if not folder.exists():
         subprocess.run([uv, "venv", "--quiet", f"--python={sys.executable}", folder], check=True)
         files = [f"-r{project}/backend/requirements/{lock}.txt" for lock in locks]
-        install: list[str | Path] = [
-            uv,
-            "pip",
-            "install",
-            "--quiet",
-            "--compile-bytecode",
-            "--python",
-            folder,
-        ]
-        subprocess.run([*install, *files], check=True)
+        options = ["--quiet", "--compile-bytecode", f"--python={folder}"]
+        subprocess.run([uv, "pip", "install", *options, *files], check=True)
     return folder / "bin"
 
 

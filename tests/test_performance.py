@@ -27,9 +27,7 @@ def test_each_goal_has_its_line() -> None:
     page = report.DOCUMENT.read_text(encoding="utf-8")
     for goal in GOALS:
         (line,) = [line for line in page.splitlines() if line.startswith(f"| {goal.what} |")]
-        assert any(
-            verdict in line for verdict in ("| met |", "| **not met**. ", "| not measured: ")
-        )
+        assert any(verdict in line for verdict in ("| met |", "| **not met**.", "| not measured: "))
 
 
 @pytest.mark.parametrize(
