@@ -25,10 +25,10 @@ test-faults: $(VENV)/.installed ## Do to a running stack what may happen to it; 
 	$(BIN)/pytest -ra -m "" tests/faults --report docs/reliability.md $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.installed ## Measure the time that observing a request takes, beside the alternatives
+bench: $(VENV)/.installed ## Measure what observing costs, and write docs/performance.md; ARGS="http" for a part
 	test -d .venv-bench || $(BIN)/uv venv --quiet .venv-bench
-	$(BIN)/uv pip install --quiet --python .venv-bench --require-hashes -r requirements-bench.txt
-	.venv-bench/bin/python -m benchmarks.in_process
+	$(BIN)/uv pip sync --quiet --python .venv-bench --require-hashes requirements-bench.txt
+	PATH="$(CURDIR)/.venv-bench/bin:$$PATH" .venv-bench/bin/python -m benchmarks $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.installed ## Check format, lint and types
@@ -57,8 +57,8 @@ audit: $(VENV)/.installed ## Look for known vulnerabilities in all that is locke
 
 .PHONY: clean
 clean: ## Delete the environment and all caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find hooks scripts tests '{{cookiecutter.project_slug}}' \
+	rm -rf $(VENV) .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find benchmarks hooks scripts tests '{{cookiecutter.project_slug}}' \
 	  \( -name __pycache__ -o -name '.*_cache' -o -name .venv \) -prune -exec rm -rf {} +
 
 $(VENV)/.installed: requirements-dev.txt scripts/bootstrap.sh

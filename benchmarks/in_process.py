@@ -1,31 +1,35 @@
-"""Time per request inside one process, without a network: ``make bench``.
+"""Time per request inside one process, without a network.
 
-Each variant runs in a process of its own. Rounds are interleaved, so that what the machine does
-meanwhile hits all of them alike; what counts is the difference to the bare service of the same run.
+Each case runs in a process of its own. Rounds are interleaved, so that what the machine does
+meanwhile hits all of them alike; what counts is the difference to the bare service of the same
+round.
 """
 
 import asyncio
 import json
+import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from cookiecutter.main import cookiecutter
-
-from benchmarks.variants import COMPLETE, METRICS, VARIANTS, path, service
+from benchmarks.servers import span_receiver
+from benchmarks.statistic import percentile
+from benchmarks.variants import COMPLETE, ENDPOINT, METRICS, VARIANTS
+from tests.instructions import UNKEPT, path, request, service
 
 ROOT = Path(__file__).parent.parent
-ROUNDS = 20
-REQUESTS = 200  # in a round
-WARM_UP = 200
-NOT_SAMPLED = (b"traceparent", b"00-" + b"ab" * 16 + b"-" + b"cd" * 8 + b"-00")
+ROUNDS = 30
+ROUND_REQUESTS = 200
+WARM_UP_REQUESTS = 300
+SIZES = [(10, 1), (100, 1), (1000, 1), (10, 3), (10, 5)]  # routes, and how deep they are nested
+
+Row = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -34,60 +38,91 @@ class Case:
 
     Attributes:
         variant: Name in `VARIANTS`.
-        sampled: Whether the caller's trace is kept.
-        routes: Number of routes of the service.
-        nesting: Depth of the routers around them.
+        kept: Whether the caller keeps its trace.
     """
 
     variant: str
-    sampled: bool = True
-    routes: int = 10
-    nesting: int = 1
+    kept: bool = True
 
     @property
     def name(self) -> str:
-        """Return the variant with what differs from the usual."""
-        parts = [self.variant]
-        parts += [] if self.sampled else ["unsampled"]
-        parts += [f"{self.routes} routes"] if self.routes != 10 else []
-        parts += [f"nested {self.nesting}"] if self.nesting != 1 else []
-        return ", ".join(parts)
+        """Return the variant, and whether its caller keeps the trace."""
+        return self.variant if self.kept else f"{self.variant}_unkept"
 
 
-CASES = [
-    *(Case(variant.__name__) for variant in dict.fromkeys([*METRICS, *COMPLETE])),
-    Case("ours", sampled=False),
-    Case("contrib", sampled=False),
-]
-GROWTH = [
-    Case(variant, routes=routes, nesting=nesting)
-    for routes, nesting in [(100, 1), (10, 5)]
-    for variant in ("bare", "ours_metrics")
-]
+def metrics(project: Path) -> dict[str, Row]:
+    """Compare what counts and times requests."""
+    return compare([Case(variant.__name__) for variant in METRICS], project)
 
 
-def measure(cases: Sequence[Case], project: Path) -> dict[str, list[float]]:
-    """Return the microseconds per request of each round of each case.
+def complete(project: Path) -> dict[str, Row]:
+    """Compare what traces them, too, and exports the spans."""
+    cases = [Case(variant.__name__) for variant in COMPLETE]
+    return compare([*cases, Case("ours", kept=False), Case("contrib", kept=False)], project)
+
+
+def growth(project: Path) -> dict[str, dict[str, int]]:
+    """Count what services of different sizes execute for a request; times differ too much for that."""
+    found = {}
+    for routes, nesting in SIZES:
+        command = [sys.executable, "-m", "tests.instructions", str(project)]
+        counted = subprocess.run(
+            [*command, str(routes), str(nesting)], cwd=ROOT, capture_output=True, check=True
+        )
+        found[f"{routes} routes, nested {nesting}"] = json.loads(counted.stdout)
+    return found
+
+
+def compare(cases: Sequence[Case], project: Path) -> dict[str, Row]:
+    """Measure cases side by side; the first one is the bare service.
 
     Args:
         cases: What to measure.
         project: A generated project, whose extension is measured.
+
+    Returns:
+        Of each case, in microseconds: the median round (``us``, and ``cpu_us``, the processor
+        time of all its threads), the 99th percentile of its requests, and the processor time that
+        it adds to the bare service of the same round (``added_us`` with its quartiles), for that
+        of the clock has what others did meanwhile; and its memory.
     """
     with ExitStack() as stack:
-        workers = {case.name: stack.enter_context(worker(case, project)) for case in cases}
-        rounds: dict[str, list[float]] = {name: [] for name in workers}
+        endpoint = stack.enter_context(span_receiver())
+        workers = {c.name: stack.enter_context(worker(c, project, endpoint)) for c in cases}
+        rounds: dict[str, list[Row]] = {name: [] for name in workers}
         for _ in range(ROUNDS):
             for name, process in workers.items():
                 rounds[name].append(ask(process))
-        return rounds
+    bare = rounds[cases[0].name]
+    return {name: summary(rows, bare) for name, rows in rounds.items()}
+
+
+def summary(rows: list[Row], bare: list[Row]) -> Row:
+    """Return the medians of all rounds, and of the differences to the bare service."""
+    medians = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+    added = [row["cpu_us"] - other["cpu_us"] for row, other in zip(rows, bare, strict=True)]
+    low, middle, high = statistics.quantiles(added, n=4)
+    return medians | {"added_us": middle, "added_low_us": low, "added_high_us": high}
 
 
 @contextmanager
-def worker(case: Case, project: Path) -> Iterator[subprocess.Popen[str]]:
+def worker(case: Case, project: Path, endpoint: str) -> Iterator[subprocess.Popen[str]]:
     """Start the process of a case, wait until it is warm, and end it at the end of the block."""
-    command = [sys.executable, "-m", "benchmarks.in_process", json.dumps(vars(case)), str(project)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.in_process",
+        json.dumps(asdict(case)),
+        str(project),
+    ]
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        command,
+        cwd=ROOT,
+        env={**os.environ, ENDPOINT: endpoint},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
     )
     try:
         yield process
@@ -96,74 +131,49 @@ def worker(case: Case, project: Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def ask(process: subprocess.Popen[str]) -> float:
-    """Have a process run one round, and return its microseconds per request."""
+def ask(process: subprocess.Popen[str]) -> Row:
+    """Have a process run one round."""
     if process.stdin is None or process.stdout is None:
         raise ValueError("the process has no pipes")
     process.stdin.write("\n")
-    return float(process.stdout.readline())
+    answer: Row = json.loads(process.stdout.readline())
+    return answer
 
 
 async def serve(case: Case, answers: IO[str]) -> None:
     """Be the process of a case: run a round for each line on standard input."""
-    app = VARIANTS[case.variant](service(case.routes, case.nesting))
-    headers = [(b"host", b"localhost"), *([] if case.sampled else [NOT_SAMPLED])]
-    target = path(case.routes, case.nesting)
-    await run(app, target, headers, WARM_UP)
+    app = VARIANTS[case.variant](service())
+    headers = [] if case.kept else [UNKEPT]
+    target = path()
+    await run(app, target, headers, WARM_UP_REQUESTS)
     for _ in sys.stdin:
-        seconds = await run(app, target, headers, REQUESTS)
-        print(seconds / REQUESTS * 1e6, file=answers, flush=True)
+        print(json.dumps(await run(app, target, headers, ROUND_REQUESTS)), file=answers, flush=True)
 
 
-async def run(app: Any, target: str, headers: list[tuple[bytes, bytes]], number: int) -> float:
-    """Make so many requests, one after the other, and return the seconds."""
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: dict[str, Any]) -> None:
-        if message["type"] == "http.response.start" and message["status"] != 200:
-            raise RuntimeError(f"{target} answered {message['status']}")
-
-    started = time.perf_counter()
+async def run(app: Any, target: str, headers: list[tuple[bytes, bytes]], number: int) -> Row:
+    """Make so many requests, one after the other, and return their times in microseconds."""
+    seconds = []
+    cpu, started = time.process_time(), time.perf_counter()
     for _ in range(number):
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "http_version": "1.1",
-            "method": "GET",
-            "path": target,
-            "raw_path": target.encode(),
-            "root_path": "",
-            "scheme": "http",
-            "query_string": b"",
-            "headers": headers,
-            "client": ("127.0.0.1", 50000),
-            "server": ("127.0.0.1", 8000),
-            "state": {},
-        }
-        await app(scope, receive, send)
-    return time.perf_counter() - started
+        before = time.perf_counter()
+        await request(app, target, headers)
+        seconds.append(time.perf_counter() - before)
+    total, cpu = time.perf_counter() - started, time.process_time() - cpu
+    return {
+        "us": total / number * 1e6,
+        "cpu_us": cpu / number * 1e6,
+        "p99_us": percentile(seconds, 99) * 1e6,
+        "resident_mb": resident_bytes() / 1e6,
+    }
 
 
-def main() -> None:
-    """Measure everything, or be the process of one case."""
-    if len(sys.argv) == 3:
-        sys.path.insert(0, str(Path(sys.argv[2], "backend")))
-        asyncio.run(serve(Case(**json.loads(sys.argv[1])), sys.stdout))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        project = cookiecutter(str(ROOT), no_input=True, default_config=True, output_dir=folder)
-        medians = {
-            name: statistics.median(rounds)
-            for cases in (CASES, GROWTH)
-            for name, rounds in measure(cases, Path(project)).items()
-        }
-    for case in [*CASES, *GROWTH]:
-        bare = medians[replace(case, variant="bare", sampled=True).name]
-        median = medians[case.name]
-        print(f"{median:9.1f} us {median - bare:+8.1f} us {median / bare:6.2f}x  {case.name}")
+def resident_bytes() -> int:
+    """Return the memory of this process (RSS)."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":
-    main()
+    standard_output = sys.stdout  # the application may turn it elsewhere
+    sys.path.insert(0, str(Path(sys.argv[2], "backend")))
+    asyncio.run(serve(Case(**json.loads(sys.argv[1])), standard_output))

@@ -2,67 +2,29 @@
 
 import logging
 import os
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 
-BATCH_SIZE = 64  # as in the overlay
+from tests.instructions import observe
 
-
-class NoExporter(SpanExporter):
-    """Takes spans and drops them, so that only making them is measured."""
-
-    def export(self, spans: object) -> SpanExportResult:
-        """Report success."""
-        return SpanExportResult.SUCCESS
-
-
-def service(routes: int = 10, nesting: int = 1) -> FastAPI:
-    """Return a service whose last route, of this many, is nested so deep in routers."""
-    app = FastAPI()
-    router = APIRouter()
-
-    async def read_item(item_id: int) -> dict[str, int]:
-        return {"item_id": item_id}
-
-    for number in range(routes):
-        router.add_api_route(f"/r{number}/{{item_id}}", read_item)
-    for level in range(nesting):
-        outer = APIRouter()
-        outer.include_router(router, prefix=f"/level{level}")
-        router = outer
-    app.include_router(router)
-    return app
-
-
-def path(routes: int = 10, nesting: int = 1) -> str:
-    """Return the path of the last route."""
-    prefix = "".join(f"/level{level}" for level in reversed(range(nesting)))
-    return f"{prefix}/r{routes - 1}/7"
+ENDPOINT = "BENCH_ENDPOINT"  # variable with the address of the receiver of spans
 
 
 def configure_tracing() -> None:
-    """Trace every request whose caller does not say otherwise."""
+    """Trace every request whose caller does not say otherwise; send spans as the overlay does."""
     provider = TracerProvider(sampler=ParentBased(ALWAYS_ON))
-    processor = BatchSpanProcessor(NoExporter(), max_export_batch_size=BATCH_SIZE)
-    provider.add_span_processor(processor)
+    exporter = OTLPSpanExporter(endpoint=os.environ[ENDPOINT], insecure=True)
+    batches = BatchSpanProcessor(exporter, schedule_delay_millis=500, max_export_batch_size=64)
+    provider.add_span_processor(batches)
     trace.set_tracer_provider(provider)
-
-
-def observe(app: FastAPI, log_level: str) -> FastAPI:
-    """Add the template's own extension, which is on the path of this process."""
-    os.environ["APP_LOG_LEVEL"] = log_level
-    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (for the life of the process)
-    from app.observability import setup_observability
-
-    return setup_observability(app)
 
 
 def bare(app: FastAPI) -> FastAPI:
@@ -71,7 +33,13 @@ def bare(app: FastAPI) -> FastAPI:
 
 
 def ours_metrics(app: FastAPI) -> FastAPI:
-    """Count and time only: no trace is kept, no line written."""
+    """Count and time only: nothing is traced, no line written."""
+    return observe(app, "WARNING")
+
+
+def ours_no_line(app: FastAPI) -> FastAPI:
+    """Count, time and trace."""
+    configure_tracing()
     return observe(app, "WARNING")
 
 
@@ -145,7 +113,7 @@ def contrib_complete(app: FastAPI) -> FastAPI:
 
 
 METRICS = [bare, ours_metrics, instrumentator, starlette_exporter, tutorial]
-COMPLETE = [bare, ours, contrib, contrib_complete]
+COMPLETE = [bare, ours_no_line, ours, contrib, contrib_complete]
 VARIANTS: dict[str, Callable[[FastAPI], FastAPI]] = {
     variant.__name__: variant for variant in [*METRICS, *COMPLETE]
 }

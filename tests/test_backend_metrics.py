@@ -19,6 +19,7 @@ from tests.running import wait_until
 
 REQUESTS, COUNT = "http_requests_total", "http_request_duration_seconds_count"
 SUM = "http_request_duration_seconds_sum"
+UNKEPT = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-00"}
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,7 @@ def idle(backend: Backend) -> bool:
     return backend.value("active_requests") == 0
 
 
+@pytest.mark.parametrize("headers", [{}, UNKEPT], ids=["traced", "not kept by its caller"])
 @pytest.mark.parametrize(
     ("path", "endpoint", "status"),
     [
@@ -49,11 +51,11 @@ def idle(backend: Backend) -> bool:
     ],
 )
 def test_a_request_is_counted_and_timed_under_its_full_route(
-    backend: Backend, path: str, endpoint: str, status: str
+    backend: Backend, path: str, endpoint: str, status: str, headers: dict[str, str]
 ) -> None:
     labels = {"method": "GET", "endpoint": endpoint}
     before = backend.value(REQUESTS, status=status, **labels), backend.value(COUNT, **labels)
-    assert backend.get(path).status_code == int(status)
+    assert backend.get(path, headers=headers).status_code == int(status)
     after = backend.value(REQUESTS, status=status, **labels), backend.value(COUNT, **labels)
     assert after == (before[0] + 1, before[1] + 1)
 

@@ -1,6 +1,7 @@
 """The spans that the running service exports by OTLP/gRPC."""
 
 import uuid
+from pathlib import Path
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
@@ -12,6 +13,7 @@ from tests.backend import (
     Backend,
     Receiver,
     attributes,
+    running_backend,
 )
 
 
@@ -65,6 +67,37 @@ def test_the_callers_trace_goes_on(backend: Backend, tempo: Receiver) -> None:
     backend.get(ITEMS, headers={"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"})
     (span,) = tempo.wait_for_trace("ab" * 16)
     assert span.parent_span_id.hex() == "cd" * 8
+
+
+@pytest.mark.parametrize("more", [{}, {"tracestate": "a=1"}, {"baggage": "a=1"}], ids=str)
+def test_a_trace_that_its_caller_does_not_keep_is_in_the_logs_only(
+    backend: Backend, tempo: Receiver, more: dict[str, str]
+) -> None:
+    """Ids and routes are those of any other request, in this service and in the one it calls."""
+    trace_id, path = uuid.uuid4().hex, f"{API}/upstream/items/1"
+    unkept = {"traceparent": f"00-{trace_id}-{'1' * 16}-00", **more}
+    assert backend.get(path, headers=unkept).headers["x-trace-id"] == trace_id
+    endpoints = [f"{API}/upstream/items/{{item_id}}", f"{ITEMS}/{{item_id}}"]
+    lines = [backend.wait_for_log(trace_id=trace_id, endpoint=each) for each in endpoints]
+    assert len({line["span_id"] for line in lines} | {"1" * 16}) == 3
+    spans_of(backend, tempo, "/")  # later than any of that trace
+    assert trace_id not in {span.trace_id.hex() for span in tempo.spans}
+
+
+def test_errors_and_slow_requests_are_found_whatever_share_of_traces_is_kept(
+    yes_project: Path, tempo: Receiver, tmp_path: Path
+) -> None:
+    with running_backend(
+        yes_project, tmp_path / "app.db", endpoint=tempo.endpoint, OTEL_TRACES_SAMPLER_ARG="0"
+    ) as ours:
+        before = len(tempo.spans)
+        failed, slow = ours.get("/extra/raise"), ours.get("/extra/slow?seconds=0.3")
+        ids = [answer.headers["x-trace-id"] for answer in (failed, slow)]
+        assert ours.wait_for_log(logger="app.error")["trace_id"] == ids[0]
+        lines = [ours.wait_for_log(logger="app.access", trace_id=each) for each in ids]
+        assert [line["status"] for line in lines] == [500, 200]
+        assert lines[1]["duration_ms"] > 300 > lines[0]["duration_ms"]
+    assert len(tempo.spans) == before
 
 
 def test_span_log_line_and_exemplar_share_one_trace_id(backend: Backend, tempo: Receiver) -> None:

@@ -17,6 +17,7 @@ from tests.conftest import ROOT, TEMPLATE, tree
 from tests.prometheus import IMAGE as PROMETHEUS_IMAGE
 
 DEV_LOCK = ROOT / "requirements-dev.txt"
+BENCH_LOCK = ROOT / "requirements-bench.txt"
 LOCKS = {path.stem: path for path in (TEMPLATE / "backend/requirements").glob("*.txt")}
 OLD_PYTHON = f"""
 [ "$1" = --version ] && echo Python 3.10.9 && exit
@@ -58,19 +59,24 @@ def test_the_template_is_locked_as_pinned(backend: dict[str, Any]) -> None:
 
 def test_the_tests_are_locked_as_pinned() -> None:
     root = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert pins(root["dependency-groups"]["dev"]).items() <= locked(DEV_LOCK).items()
+    dev, bench = (root["dependency-groups"][name] for name in ("dev", "bench"))
+    assert pins(dev).items() <= locked(DEV_LOCK).items()
+    more = [requirement for requirement in bench if isinstance(requirement, str)]
+    assert pins(dev + more).items() <= locked(BENCH_LOCK).items()
 
 
 def test_one_package_has_one_version_in_all_locks() -> None:
     """They are installed together; and the tests run what the user runs."""
     versions: dict[str, set[str]] = {}
-    for lock in (DEV_LOCK, *LOCKS.values()):
+    for lock in (DEV_LOCK, BENCH_LOCK, *LOCKS.values()):
         for name, version in locked(lock).items():
             versions.setdefault(name, set()).add(version)
     assert {name: found for name, found in versions.items() if len(found) > 1} == {}
 
 
-@pytest.mark.parametrize("lock", [DEV_LOCK, *LOCKS.values()], ids=lambda lock: lock.stem)
+@pytest.mark.parametrize(
+    "lock", [DEV_LOCK, BENCH_LOCK, *LOCKS.values()], ids=lambda lock: lock.stem
+)
 def test_a_lock_has_hashes_and_no_addresses(lock: Path) -> None:
     entry = re.compile(
         r"(?m)^[\w.-]+==\S+(?: ; [^\\\n]+)?(?: \\\n    --hash=sha256:[0-9a-f]{64})+\n"

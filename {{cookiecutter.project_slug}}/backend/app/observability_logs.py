@@ -5,8 +5,10 @@ import logging
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
+from time import time
 from typing import Any
 
+import orjson
 from opentelemetry import trace
 
 from app.observability_redaction import Redactor
@@ -18,7 +20,9 @@ error_logger = logging.getLogger("app.error")
 _RECORD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "color_message"}
 _LOGGED = "_logged_with_trace"
 EXCEPTION_MAX = 16384  # characters; its end tells most
-_encode = json.JSONEncoder(default=str).encode  # json.dumps would make an encoder for each line
+_MEMBERS = "_members"
+_ACCESS = vars(logging.LogRecord(access_logger.name, logging.INFO, "", 0, "", None, None))
+_encode_ascii = json.JSONEncoder(default=str).encode  # json.dumps would make an encoder each time
 
 
 def trace_ids(context: trace.SpanContext) -> dict[str, str]:
@@ -29,6 +33,15 @@ def trace_ids(context: trace.SpanContext) -> dict[str, str]:
         "trace_id": trace.format_trace_id(context.trace_id),
         "span_id": trace.format_span_id(context.span_id),
     }
+
+
+def encode(entry: dict[str, Any]) -> str:
+    """Return JSON in printable ASCII."""
+    try:
+        line = orjson.dumps(entry, default=str).decode()
+    except TypeError:
+        return _encode_ascii(entry)
+    return line if line.isascii() and "\x7f" not in line else _encode_ascii(entry)
 
 
 class JsonFormatter(logging.Formatter):
@@ -44,20 +57,23 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its newline."""
+        attributes, message = vars(record), record.getMessage()
+        members = attributes.get(_MEMBERS)
         entry: dict[str, Any] = {
             "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat("T", "milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": self._redactor.short(record.getMessage()),
-            **trace_ids(trace.get_current_span().get_span_context()),
+            "message": message if members else self._redactor.short(message),
+            **(members or trace_ids(trace.get_current_span().get_span_context())),
         }
-        for name, value in vars(record).items():
-            if name not in _RECORD_ATTRIBUTES:
-                entry.setdefault(name, self._redactor.named(name, value))
+        if not members:
+            for name, value in attributes.items():
+                if name not in _RECORD_ATTRIBUTES:
+                    entry.setdefault(name, self._redactor.named(name, value))
         if record.exc_info:
             text = self.formatException(record.exc_info)
             entry["exception"] = self._redactor.text(text)[-EXCEPTION_MAX:]
-        return _encode(entry)
+        return encode(entry)
 
 
 class JsonHandler(logging.StreamHandler[Any]):
@@ -122,15 +138,30 @@ def log_exception(method: str, path: str, error: Exception) -> None:
     setattr(error, _LOGGED, True)
 
 
-def log_access(message: str, fields: dict[str, object]) -> None:
-    """Write the line of a request, if such lines are written at all.
+class _AccessRecord(logging.LogRecord):
+    """The record of a request, made without what its line does not have.
+
+    Else the caller would be searched for in the stack, and the thread and the process be asked.
+    """
+
+    def __init__(self, message: str, members: dict[str, object]) -> None:
+        vars(self).update(_ACCESS)
+        self.msg = message
+        self.created = time()
+        self.msecs = self.created % 1 * 1000
+        setattr(self, _MEMBERS, members)
+
+
+def logs_access() -> bool:
+    """Tell whether requests have lines at this level."""
+    return access_logger.isEnabledFor(logging.INFO)
+
+
+def log_access(message: str, members: dict[str, object]) -> None:
+    """Write the line of a request.
 
     Args:
-        message: What happened, in a few words.
-        fields: What is added to the line.
+        message: What happened, in a few words; like the members it must have no secrets.
+        members: What is added to the line, as it is.
     """
-    if access_logger.isEnabledFor(logging.INFO):
-        # Logger.info would first search the stack for its caller, at half the cost of the line.
-        record = logging.LogRecord(access_logger.name, logging.INFO, "", 0, message, None, None)
-        vars(record).update(fields)
-        access_logger.handle(record)
+    access_logger.handle(_AccessRecord(message, members))

@@ -1,5 +1,6 @@
 """What is traced, how much of it, and that it leaves in time; a part of ``app.observability``."""
 
+import re
 import threading
 import traceback
 from collections.abc import AsyncIterator, Sequence
@@ -10,19 +11,32 @@ from typing import Any
 
 import anyio
 from fastapi import FastAPI
-from opentelemetry import trace
-from opentelemetry.context import Context
+from fastapi.telemetry import TelemetryConfig
+from fastapi.telemetry._api import _RequestTelemetry
+from fastapi.telemetry._asgi import NativeTelemetry
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    Decision,
+    ParentBased,
+    Sampler,
+    SamplingResult,
+)
 from opentelemetry.util.types import Attributes
 from prometheus_client import Counter
-from starlette.types import Lifespan
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from app.observability_redaction import REDACTED, TEXT_MAX, Redactor, text_of
 
 FLUSH_SECONDS = 1.5
+TELEMETRY_KEY = "fastapi.telemetry"  # where FastAPI keeps what it knows of a request, in the scope
+# What a caller sends that does not keep its trace: https://www.w3.org/TR/trace-context/#traceparent-header
+_UNKEPT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]")
+_MORE_CONTEXT = frozenset({b"tracestate", b"baggage"})
 
 
 class CallerLimit(Sampler):
@@ -73,9 +87,88 @@ class CallerLimit(Sampler):
         self._left -= 1
         return True
 
+    def drops_what_callers_do_not_keep(self) -> bool:
+        """Tell whether nothing is ever kept below a caller that does not keep its trace."""
+        parent = trace.SpanContext(1, 1, is_remote=True)
+        context = trace.set_span_in_context(trace.NonRecordingSpan(parent))
+        # A share of traces, if that is what decides, begins with the smallest id.
+        result = self._sampler.should_sample(context, 0, "", trace.SpanKind.SERVER)
+        return isinstance(self._sampler, ParentBased) and result.decision is Decision.DROP
+
     def get_description(self) -> str:
         """Return what this is, for people."""
         return f"CallerLimit({self._per_second:g}/s, {self._sampler.get_description()})"
+
+
+class Telemetry(NativeTelemetry):
+    """FastAPI's own tracing, without the work for spans that nobody will see.
+
+    When the caller does not keep its trace, and so neither do we, a request gets ids and a route,
+    and no span is made. When nothing is traced at all it gets a route, and its caller's ids.
+
+    Args:
+        config: As FastAPI has it.
+        provider: The tracer provider in it, whose sampler decides.
+    """
+
+    def __init__(self, config: TelemetryConfig, provider: TracerProvider) -> None:
+        super().__init__(config)
+        self._ids = provider.id_generator
+        sampler = provider.sampler
+        self._traces_nothing = sampler is ALWAYS_OFF
+        self._drops_unkept = self._traces_nothing or (
+            isinstance(sampler, CallerLimit) and sampler.drops_what_callers_do_not_keep()
+        )
+        if "traceparent" not in propagate.get_global_textmap().fields:
+            self._drops_unkept = False  # whatever callers say in it
+
+    async def __call__(
+        self,
+        *,
+        app: ASGIApp,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        legacy_otel: bool = False,
+    ) -> None:
+        """Pass a request on, inside its span or with ids only."""
+        exclude = self.config["exclude"]
+        ids = None
+        if scope["type"] == "http" and not (exclude and exclude(scope)):
+            ids = self._without_span(scope)
+        if ids is None:
+            await super().__call__(
+                app=app, scope=scope, receive=receive, send=send, legacy_otel=legacy_otel
+            )
+            return
+        prefix = scope.get("app_root_path", scope.get("root_path", "")).rstrip("/")
+        scope[TELEMETRY_KEY] = _RequestTelemetry(  # FastAPI writes the route into it
+            span=None, span_method="", data=None, _mount_prefix=prefix
+        )
+        token = None
+        if ids.is_valid:
+            token = attach(trace.set_span_in_context(trace.NonRecordingSpan(ids)))
+        try:
+            await app(scope, receive, send)
+        finally:
+            if token is not None:
+                detach(token)
+            del scope[TELEMETRY_KEY]
+
+    def _without_span(self, scope: Scope) -> trace.SpanContext | None:
+        """Return the ids of a request that needs no span; None leaves it to FastAPI."""
+        trace_id = 0
+        for name, value in scope["headers"]:
+            if name == b"traceparent":
+                unkept = _UNKEPT.fullmatch(value)
+                if trace_id or not unkept or not self._drops_unkept:
+                    return None
+                trace_id = int(unkept[1], 16)
+            elif name in _MORE_CONTEXT:
+                return None
+        if trace_id:
+            return trace.SpanContext(trace_id, self._ids.generate_span_id(), is_remote=False)
+        return trace.INVALID_SPAN_CONTEXT if self._traces_nothing else None
 
 
 class RedactingProcessor(SpanProcessor):

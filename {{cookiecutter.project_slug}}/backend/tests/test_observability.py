@@ -1,5 +1,7 @@
+import gc
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.main import app as main_app
 from app.observability import METRICS_PATH, UNMATCHED, setup_observability
-from app.observability_logs import JsonFormatter
+from app.observability_logs import JsonFormatter, encode
 
 
 @pytest.fixture
@@ -74,6 +76,15 @@ def test_a_request_writes_one_json_line(
     assert line["endpoint"] == "/things/{thing_id}"
 
 
+def test_a_request_has_the_trace_id_of_its_caller_also_where_nothing_is_traced(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-00"}
+    answers = client.get("/things/1", headers=ids), client.get("/things/1")
+    assert [answer.headers.get("x-trace-id") for answer in answers] == ["ab" * 16, None]
+    assert [line.get("trace_id") for line in logged(caplog.records)] == ["ab" * 16, None]
+
+
 def test_an_error_is_logged_with_its_traceback(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -81,6 +92,23 @@ def test_an_error_is_logged_with_its_traceback(
     (error, access) = logged(caplog.records)
     assert "RuntimeError: no such thing" in error["exception"]
     assert (error["level"], access["status"]) == ("error", 500)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["é\u2028\u202e", "\x00\x1b\x7f\x9b", "\udcff", 2**80, float("inf"), {"deep": ["\x7f"]}],
+)
+def test_a_line_is_printable_ascii(value: object) -> None:
+    line = encode({"value": value})
+    assert line.isascii()
+    assert line.isprintable()
+    assert json.loads(line)["value"] == (None if value == float("inf") else value)
+
+
+def test_a_scrape_leaves_the_interpreter_as_it_was(client: TestClient) -> None:
+    before = sys.getswitchinterval(), gc.isenabled()
+    assert "python_info" in client.get(METRICS_PATH).text
+    assert (sys.getswitchinterval(), gc.isenabled()) == before == (0.005, True)
 
 
 def test_the_service_is_observed_only_when_asked() -> None:

@@ -1,0 +1,118 @@
+"""Measures everything and writes the report: ``make bench``, or a part: ``make bench ARGS="http"``."""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cookiecutter.main import cookiecutter
+
+from benchmarks import exposition, footprint, freshness, generator, in_process, over_http, report
+from benchmarks.goals import NOT_MEASURED
+
+GROUPS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "metrics": in_process.metrics,
+    "complete": in_process.complete,
+    "http": over_http.measure,
+    "exposition": exposition.measure,
+    "footprint": footprint.measure,
+    "growth": in_process.growth,
+    "freshness": freshness.measure,
+    "generator": generator.measure,
+}
+PACKAGES = (
+    *("fastapi", "starlette", "uvicorn", "prometheus-client", "opentelemetry-sdk", "orjson"),
+    *("opentelemetry-exporter-otlp-proto-grpc", "opentelemetry-instrumentation-fastapi"),
+    *("prometheus-fastapi-instrumentator", "starlette-exporter", "cookiecutter"),
+)
+
+
+def main() -> None:
+    """Measure the groups that were named, or all of them, and keep the figures of the others."""
+    parser = argparse.ArgumentParser(prog="benchmarks")
+    parser.add_argument("groups", nargs="*", metavar="group", help=", ".join(GROUPS))
+    chosen = parser.parse_args().groups or list(GROUPS)
+    if unknown := set(chosen) - GROUPS.keys():
+        parser.error(f"there is no group {', '.join(sorted(unknown))}")
+    figures: dict[str, Any] = {"groups": {}}
+    if report.FIGURES.exists():
+        figures = json.loads(report.FIGURES.read_text(encoding="utf-8"))
+    figures |= {
+        "measured": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+        "versions": versions(),
+    }
+    for name in chosen:
+        started = time.monotonic()
+        figures["groups"][name] = group(name)
+        print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr)
+        # As soon as there is something: a later group may be interrupted.
+        text = json.dumps(rounded(figures), indent=1, ensure_ascii=False) + "\n"
+        report.FIGURES.write_text(text, encoding="utf-8")
+    report.main()
+    for row in report.goal_rows(figures["groups"]):
+        print("{:<70}{:>10}{:>14}  {}".format(*row))
+
+
+def group(name: str) -> dict[str, Any]:
+    """Measure a group with a project of its own; say why not where something is missing."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        project = cookiecutter(
+            str(report.ROOT),
+            no_input=True,
+            default_config=True,
+            extra_context={"project_slug": generator.SLUG},
+            output_dir=folder,
+        )
+        try:
+            return GROUPS[name](Path(project))
+        except pytest.skip.Exception as reason:
+            return {NOT_MEASURED: str(reason)}
+
+
+def rounded(value: Any) -> Any:
+    """Return figures with five digits, more than any of them is worth."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {name: rounded(each) for name, each in value.items()}
+    return value
+
+
+def machine() -> dict[str, Any]:
+    """Return what was measured on."""
+    cpus = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    model = next((line.split(":")[1].strip() for line in cpus if line.startswith("model name")), "")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return {
+        "processor": model,
+        "cpus": os.cpu_count(),
+        "memory": f"{memory:.0f} GB",
+        "system": f"{platform.system()} {platform.release()}",
+        "load before": f"{os.getloadavg()[0]:.1f}",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what is compared."""
+    found = {"Python": platform.python_version()}
+    found |= {name: version(name) for name in PACKAGES}
+    with contextlib.suppress(OSError):
+        done = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False)
+        found["wrk"] = done.stdout.split()[1]
+    return found
+
+
+if __name__ == "__main__":
+    main()

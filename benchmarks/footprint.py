@@ -1,0 +1,31 @@
+"""What the overlay adds to the backend's memory and to the time that it takes to start."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from benchmarks.load import paced
+from benchmarks.servers import ITEM, OBSERVED, SILENT, server, span_receiver
+
+ROUNDS = 7
+PER_SECOND, SECONDS = 200, 5
+
+
+def measure(project: Path) -> dict[str, Any]:
+    """Start both servers again and again; each answers requests before its memory is read."""
+    rounds: dict[str, list[tuple[float, float]]] = {SILENT: [], OBSERVED: []}
+    with span_receiver() as endpoint:
+        for turn in range(ROUNDS):
+            for name, found in rounds.items():
+                with server(project, name, endpoint) as running:
+                    if turn < 3:  # the memory differs little
+                        paced(running.url + ITEM, PER_SECOND, SECONDS)
+                        memory = running.resident_bytes() / 1e6
+                    found.append((running.seconds, memory))
+    return {
+        name: {
+            "start_s": statistics.median(seconds for seconds, _ in found),
+            "resident_mb": statistics.median(memory for _, memory in found[:3]),
+        }
+        for name, found in rounds.items()
+    }

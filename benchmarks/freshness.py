@@ -1,0 +1,158 @@
+"""The running stack: how soon a request is seen, how soon all of it is up, what it takes idle."""
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import docker
+import requests
+
+from benchmarks.statistic import percentile
+from tests.backend import API, ITEMS
+from tests.stack import Stack, running_stack
+
+ROUNDS = 20
+GIVE_UP_SECONDS = 30.0
+POLL_SECONDS = 0.02
+SCRAPE_SECONDS = 5.0
+STARTS = 3
+IDLE_SECONDS = 60.0
+HEALTH_CHECKS = 10
+ITEM = f"{API}/items/{{item_id}}"
+
+Probe = Callable[[], bool]
+
+
+def measure(project: Path) -> dict[str, Any]:
+    """Start what there are images for, and measure it: first busy, then idle, then its start."""
+    with running_stack(project) as stack:
+        delays: dict[str, list[float]] = {}
+        seen = Seen(stack)
+        for _ in range(ROUNDS):
+            # A request can come at any time between two scrapes.
+            time.sleep(random.uniform(0, SCRAPE_SECONDS))  # noqa: S311
+            for name, seconds in seen.after_a_request().items():
+                delays.setdefault(name, []).append(seconds)
+        found: dict[str, Any] = {
+            "missing": sorted(stack.missing),
+            "seen_s": {name: statistics.median(each) for name, each in delays.items()},
+            "seen_p95_s": {name: percentile(each, 95) for name, each in delays.items()},
+            "idle": idle(stack),
+        }
+        found["start_s"] = statistics.median(start(stack) for _ in range(STARTS))
+        return found
+
+
+class Seen:
+    """Finds out when a request is seen in each place.
+
+    Args:
+        stack: Without a store of logs or of traces these places are left out.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        # Asking the engine for a port takes longer than some of what is measured.
+        self._urls: dict[str, str] = {
+            service: stack.url(service)
+            for service in ("backend", "prometheus", "loki", "tempo")
+            if service in stack.services
+        }
+        self._session = requests.Session()
+
+    def after_a_request(self) -> dict[str, float]:
+        """Make a request, and return the seconds until it was seen in each place."""
+        before = self._counted()
+        answer = self._session.get(f"{self._urls['backend']}{ITEMS}/1", timeout=10)
+        answered = time.monotonic()
+        trace_id = answer.headers["x-trace-id"]
+        waiting: dict[str, Probe] = {"metric": lambda: self._counted() > before}
+        if "loki" in self._urls:
+            waiting["log"] = lambda: trace_id in str(self._lines(trace_id))
+        if "tempo" in self._urls:
+            waiting["trace by id"] = lambda: self._trace(trace_id)
+            # Tempo's search leaves out the zeros that an id begins with.
+            waiting["trace in search"] = lambda: trace_id.lstrip("0") in str(self._search())
+        seconds = {}
+        while waiting:
+            for name, probe in list(waiting.items()):
+                if probe():
+                    seconds[name] = time.monotonic() - answered
+                    del waiting[name]
+            if time.monotonic() - answered > GIVE_UP_SECONDS:
+                raise TimeoutError(f"not seen after {GIVE_UP_SECONDS:g} s: {sorted(waiting)}")
+            time.sleep(POLL_SECONDS)
+        return seconds
+
+    def _get(self, service: str, path: str, **parameters: str) -> requests.Response:
+        return self._session.get(self._urls[service] + path, params=parameters, timeout=10)
+
+    def _counted(self) -> float:
+        query = f'sum(http_requests_total{{job="backend",endpoint="{ITEM}"}})'
+        result = self._get("prometheus", "/api/v1/query", query=query).json()["data"]["result"]
+        return float(result[0]["value"][1]) if result else 0.0
+
+    def _lines(self, trace_id: str) -> Any:
+        query = f'{{service="backend"}} | trace_id="{trace_id}"'
+        return self._get("loki", "/loki/api/v1/query_range", query=query, since="5m").json()
+
+    def _trace(self, trace_id: str) -> bool:
+        # A trace that is not there is found, too, but has no spans.
+        return "spanId" in self._get("tempo", f"/api/v2/traces/{trace_id}").text
+
+    def _search(self) -> Any:
+        return self._get("tempo", "/api/search", q=f'{{name="GET {ITEM}"}}', limit="100").json()
+
+
+def idle(stack: Stack) -> dict[str, dict[str, float]]:
+    """Return each service's memory in megabytes and its share of a core in percent, at rest.
+
+    A part of that share are the programs that the engine starts to ask for the service's health.
+    """
+    label = f"com.docker.compose.project={stack.project}"
+    client = docker.from_env()
+    containers = {
+        each.labels["com.docker.compose.service"]: each
+        for each in client.containers.list(filters={"label": label})
+    }
+    time.sleep(IDLE_SECONDS / 2)
+    before = {name: _usage(container) for name, container in containers.items()}
+    time.sleep(IDLE_SECONDS)
+    after = {name: _usage(container) for name, container in containers.items()}
+    return {
+        name: {
+            "resident_mb": after[name][1] / 1e6,
+            "cpu_percent": (after[name][0] - before[name][0]) / IDLE_SECONDS * 100,
+            "health_checks_percent": _health_checks(container) * 100,
+        }
+        for name, container in containers.items()
+    }
+
+
+def _health_checks(container: Any) -> float:
+    """Return the share of a core that a container's health checks take."""
+    check = container.attrs["Config"]["Healthcheck"]
+    before = _usage(container)[0]
+    for _ in range(HEALTH_CHECKS):
+        container.exec_run(check["Test"][1:])
+    seconds = (_usage(container)[0] - before) / HEALTH_CHECKS
+    return float(seconds / (check["Interval"] / 1e9))
+
+
+def _usage(container: Any) -> tuple[float, int]:
+    """Return processor seconds, and bytes of memory as ``docker stats`` counts them."""
+    stats = container.stats(stream=False, one_shot=True)
+    memory = stats["memory_stats"]
+    details = memory["stats"]  # of version 1 or 2 of control groups
+    cache = details.get("total_inactive_file", details.get("inactive_file", 0))
+    return stats["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9, memory["usage"] - cache
+
+
+def start(stack: Stack) -> float:
+    """Return the seconds of ``up --wait``, with images and volumes there and no container."""
+    stack.run("down")
+    started = time.monotonic()
+    stack.run("up", "--detach", "--wait", *stack.services)
+    return time.monotonic() - started

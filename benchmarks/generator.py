@@ -1,0 +1,50 @@
+"""What the option costs when a project is generated, and in the size of its image."""
+
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.servers import ROOT
+from scripts.engine import CORE, OVERLAY, compose, engine_problem
+
+ROUNDS = 15
+SLUG = "perf-service"
+
+
+def measure(project: Path) -> dict[str, Any]:
+    """Generate projects with and without, in turn; build both images, where an engine is."""
+    rounds: dict[str, list[float]] = {"yes": [], "no": []}
+    for _ in range(ROUNDS):
+        for answer, seconds in rounds.items():
+            seconds.append(_generate(answer))
+    ratios = [yes / no for yes, no in zip(rounds["yes"], rounds["no"], strict=True)]
+    found = {f"{answer}_s": statistics.median(seconds) for answer, seconds in rounds.items()}
+    return {**found, "ratio": statistics.median(ratios), "images": images(project)}
+
+
+def _generate(answer: str) -> float:
+    """Return the seconds that the program takes, from its start to its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--no-input", "--default-config", f"--output-dir={folder}"]
+        command = ["cookiecutter", *options, str(ROOT), f"include_observability={answer}"]
+        started = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        return time.perf_counter() - started
+
+
+def images(project: Path) -> dict[str, float] | str:
+    """Return the size of both images in megabytes, or why there are none."""
+    if problem := engine_problem():
+        return problem
+    sizes = {}
+    for name, files in (("core", CORE), ("observability", OVERLAY)):
+        build = [*compose(files), "build", "--quiet", "backend"]
+        subprocess.run(build, cwd=project, check=True, capture_output=True)
+        image = f"{project.name}-backend:{name}"
+        inspect = ["docker", "image", "inspect", "--format={{.Size}}", image]
+        size = subprocess.run(inspect, check=True, capture_output=True, text=True).stdout
+        sizes[name] = int(size) / 1e6
+    return sizes

@@ -1,0 +1,302 @@
+"""The goals, and what the measured figures say of each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+ALTERNATIVES = ("instrumentator", "starlette_exporter", "tutorial")
+NOT_MEASURED = "not measured"
+
+Results = dict[str, Any]  # of each group; a group that could not run has one member, NOT_MEASURED
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One line of the report.
+
+    Attributes:
+        group: Key in the results.
+        what: Is measured.
+        limit: That the value may not exceed, or must reach.
+        unit: Of both.
+        value: Takes the results; a missing figure is a `KeyError` or a `TypeError`.
+        at_least: The limit must be reached.
+        rest: What the cost is made of, told when the goal is not met.
+    """
+
+    group: str
+    what: str
+    limit: float
+    unit: str
+    value: Callable[[Results], float]
+    at_least: bool = False
+    rest: Callable[[Results], str] = lambda _: "The table below has all figures."
+
+    def row(self, results: Results) -> tuple[str, str, str, str]:
+        """Return what is measured, the goal, the figure and the verdict."""
+        goal = f"{'≥' if self.at_least else '≤'} {self.limit:g}{self.unit}"
+        group = results.get(self.group, {NOT_MEASURED: "the group did not run"})
+        if NOT_MEASURED in group:
+            return self.what, goal, "", f"not measured: {group[NOT_MEASURED]}"
+        try:
+            value = self.value(results)
+        except (KeyError, TypeError):
+            return self.what, goal, "", "not measured: " + _missing(group)
+        met = value >= self.limit if self.at_least else value <= self.limit
+        return self.what, goal, f"{value:.3g}{self.unit}", "met" if met else self._not_met(results)
+
+    def _not_met(self, results: Results) -> str:
+        try:
+            return f"**not met**. {self.rest(results)}"
+        except (KeyError, TypeError):  # what it is made of needs more figures than there are
+            return "**not met**."
+
+
+def _missing(group: Results) -> str:
+    texts = [value for value in group.values() if isinstance(value, str)]
+    missing = [f"the image of {name} is missing" for name in group.get("missing", [])]
+    return "; ".join([*texts, *missing]) or "the figure is missing"
+
+
+def _cheapest(results: Results) -> float:
+    """Return the microseconds that the cheapest alternative adds."""
+    return min(float(results["metrics"][name]["added_us"]) for name in ALTERNATIVES)
+
+
+def _added(group: str, name: str) -> Callable[[Results], float]:
+    return lambda results: float(results[group][name]["added_us"])
+
+
+def _spread(group: str, name: str) -> Callable[[Results], str]:
+    """Return a text with how far rounds differ, and what it is made of where that was measured."""
+
+    def text(results: Results) -> str:
+        rows = results[group]
+        row = rows[name]
+        said = f"In half of the rounds it adds {row['added_low_us']:.0f} to {row['added_high_us']:.0f} µs."
+        if name == "ours":
+            line = row["added_us"] - rows["ours_no_line"]["added_us"]
+            span = rows["ours_no_line"]["added_us"] - results["metrics"]["ours_metrics"]["added_us"]
+            said += f" Of it {span:.0f} µs are the span and its export, {line:.0f} the line."
+        return said
+
+    return text
+
+
+def _values(group: str) -> Callable[[Results], str]:
+    """Return a text with the figures that a goal of this group is made of."""
+
+    def text(results: Results) -> str:
+        rows = results[group].items()
+        named = [f"{name}: {value:.3g}" for name, value in rows if isinstance(value, int | float)]
+        nested = [
+            f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in row.items())
+            for name, row in rows
+            if isinstance(row, dict) and all(isinstance(x, int | float) for x in row.values())
+        ]
+        return "; ".join(named + nested) + "."
+
+    return text
+
+
+def _more(results: Results, sizes: list[str]) -> float:
+    """Return the largest number of instructions that observing adds, by the smallest."""
+    counts = [results["growth"][size] for size in sizes]
+    added = [count["metrics"] - count["bare"] for count in counts]
+    return float(max(added) / min(added))
+
+
+def _seen(place: str) -> Callable[[Results], float]:
+    return lambda results: float(results["freshness"]["seen_s"][place])
+
+
+def _five(results: Results) -> float:
+    idle = results["freshness"]["idle"]
+    return sum(float(idle[name]["resident_mb"]) for name in STORES)
+
+
+def _idle_cpu(results: Results) -> float:
+    idle = results["freshness"]["idle"]
+    return sum(float(idle[name]["cpu_percent"]) for name in STORES)
+
+
+def _parts(path: str) -> Callable[[Results], str]:
+    """Return a text with what the processor time of an observed request is made of."""
+
+    def text(results: Results) -> str:
+        rows = results["http"][f"saturated, {path}"]
+        steps = ["bare", "only counted", "and with its span", "and with its line", "observed"]
+        cpu = [float(rows[step]["cpu_us"]) for step in steps]
+        parts = [f"{more - less:.0f}" for less, more in pairwise(cpu)]
+        tenth, large = (rows[name] for name in ("a tenth of the traces", "batches of 512"))
+        return (
+            f"Of the {cpu[-1] - cpu[0]:.0f} µs of processor time that a request takes more, {parts[0]}"
+            f" are its metrics and its ids, {parts[1]} making its span, {parts[2]} its line, {parts[3]}"
+            f" the export of the span. Tried: to keep a tenth of the traces, which gives {tenth['ratio']:.2f},"
+            f" and to export them in batches of 512, {large['ratio']:.2f}."
+        )
+
+    return text
+
+
+def _scrape(results: Results) -> str:
+    row = results["exposition"]["3000"]
+    return (
+        f"In the median scrape it is {row['delay_ms']:.1f} ms, in 95 % of them"
+        f" {row['delay_p95_ms']:.1f} ms. Between scrapes it is {row['delay_without_ms']:.1f},"
+        f" {row['delay_without_p95_ms']:.1f} and at most {row['delay_without_max_ms']:.1f} ms."
+    )
+
+
+def _idle_parts(results: Results) -> str:
+    idle = results["freshness"]["idle"]
+    parts = [
+        f"{name} {idle[name]['cpu_percent']:.1f} % ({idle[name]['health_checks_percent']:.1f} %)"
+        for name in STORES
+    ]
+    return f"{', '.join(parts)}; in parentheses its health checks, each of which starts a program."
+
+
+STORES = ("prometheus", "loki", "promtail", "tempo")
+ROUTES = ["10 routes, nested 1", "100 routes, nested 1", "1000 routes, nested 1"]
+NESTED = ["10 routes, nested 1", "10 routes, nested 3", "10 routes, nested 5"]
+
+GOALS = [
+    Goal(
+        "metrics",
+        "metrics middleware adds",
+        15,
+        " µs",
+        _added("metrics", "ours_metrics"),
+        rest=_spread("metrics", "ours_metrics"),
+    ),
+    Goal(
+        "metrics",
+        "a request with it, by a bare one",
+        1.15,
+        "×",
+        lambda r: 1 + r["metrics"]["ours_metrics"]["added_us"] / r["metrics"]["bare"]["cpu_us"],
+        rest=_spread("metrics", "ours_metrics"),
+    ),
+    Goal(
+        "metrics",
+        "its addition, by that of the cheapest alternative",
+        0.25,
+        "×",
+        lambda r: r["metrics"]["ours_metrics"]["added_us"] / _cheapest(r),
+        rest=_spread("metrics", "ours_metrics"),
+    ),
+    Goal(
+        "complete",
+        "metrics, trace and line, by what contrib adds for the trace alone",
+        0.5,
+        "×",
+        lambda r: r["complete"]["ours"]["added_us"] / r["complete"]["contrib"]["added_us"],
+        rest=_spread("complete", "ours"),
+    ),
+    Goal(
+        "complete",
+        "the same when the caller does not keep the trace",
+        30,
+        " µs",
+        _added("complete", "ours_unkept"),
+        rest=_spread("complete", "ours_unkept"),
+    ),
+    Goal(
+        "http",
+        "median latency at 200 requests per second, by bare",
+        1.05,
+        "×",
+        lambda r: r["http"]["200 per second"]["observed"]["ratio"],
+        rest=_parts("item"),
+    ),
+    Goal(
+        "http",
+        "throughput of the example resource, by bare",
+        0.85,
+        "×",
+        lambda r: r["http"]["saturated, item"]["observed"]["ratio"],
+        at_least=True,
+        rest=_parts("item"),
+    ),
+    Goal(
+        "http",
+        "throughput of a route that does nothing, by bare",
+        0.85,
+        "×",
+        lambda r: r["http"]["saturated, nothing"]["observed"]["ratio"],
+        at_least=True,
+        rest=_parts("nothing"),
+    ),
+    Goal(
+        "exposition",
+        "longest delay of any request by a scrape of 3,000 series",
+        5,
+        " ms",
+        lambda r: r["exposition"]["3000"]["delay_max_ms"],
+        rest=_scrape,
+    ),
+    Goal(
+        "footprint",
+        "memory of the backend, added",
+        30,
+        " MB",
+        lambda r: r["footprint"]["observed"]["resident_mb"] - r["footprint"]["bare"]["resident_mb"],
+        rest=_values("footprint"),
+    ),
+    Goal(
+        "footprint",
+        "start of the backend, added",
+        0.4,
+        " s",
+        lambda r: r["footprint"]["observed"]["start_s"] - r["footprint"]["bare"]["start_s"],
+        rest=_values("footprint"),
+    ),
+    Goal(
+        "growth",
+        "added at 10 to 1,000 routes, most by least",
+        1.05,
+        "×",
+        lambda r: _more(r, ROUTES),
+    ),
+    Goal(
+        "growth", "added 1 to 5 routers deep, most by least", 1.05, "×", lambda r: _more(r, NESTED)
+    ),
+    Goal("freshness", "a metric is seen after", 6, " s", _seen("metric")),
+    Goal("freshness", "a log line is seen after", 2, " s", _seen("log")),
+    Goal("freshness", "a trace is found by its id after", 1, " s", _seen("trace by id")),
+    Goal("freshness", "a trace is found by search after", 3, " s", _seen("trace in search")),
+    Goal(
+        "freshness",
+        "`up --wait`, with all images there",
+        30,
+        " s",
+        lambda r: r["freshness"]["start_s"],
+    ),
+    Goal("freshness", "idle memory of Prometheus, Loki, Promtail and Tempo", 700, " MB", _five),
+    Goal(
+        "freshness",
+        "idle processor use of these four, of one core",
+        5,
+        " %",
+        _idle_cpu,
+        rest=_idle_parts,
+    ),
+    Goal(
+        "generator",
+        "time to generate with it, by without",
+        1.1,
+        "×",
+        lambda r: r["generator"]["ratio"],
+        rest=_values("generator"),
+    ),
+    Goal(
+        "generator",
+        "size of the image, added",
+        40,
+        " MB",
+        lambda r: r["generator"]["images"]["observability"] - r["generator"]["images"]["core"],
+        rest=_values("generator"),
+    ),
+]

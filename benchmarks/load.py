@@ -1,0 +1,148 @@
+"""Load on a server of this machine: paced, timed from the intended start, and saturated, by wrk."""
+
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+CONNECTIONS = 16
+TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, order=True)
+class Timed:
+    """One request.
+
+    Attributes:
+        due: When it should have been sent, in seconds of `time.perf_counter`.
+        seconds: From then until its answer was complete, however late it was sent. So a stalled
+            server delays all requests of that time, not just the one that it stalls in.
+    """
+
+    due: float
+    seconds: float
+
+
+class Connection:
+    """One HTTP connection that is kept open."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        if host not in ("127.0.0.1", "localhost"):
+            raise ValueError(f"load goes to this machine only, not to {host}")
+        self._request = f"GET {parts.path} HTTP/1.1\r\nhost: {parts.netloc}\r\n\r\n".encode()
+        self._socket = socket.create_connection((host, parts.port or 80), TIMEOUT_SECONDS)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def get(self) -> bytes:
+        """Make one request and return the body of its answer, which must be a success."""
+        self._socket.sendall(self._request)
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += self._read()
+        head, body = answer.split(b"\r\n\r\n", 1)
+        length = re.search(rb"(?i)content-length: (\d+)", head)
+        if not head.startswith(b"HTTP/1.1 200") or not length:
+            raise RuntimeError(f"unexpected answer: {head!r}")
+        while len(body) < int(length[1]):
+            body += self._read()
+        return body
+
+    def _read(self) -> bytes:
+        if part := self._socket.recv(65536):
+            return part
+        raise ConnectionError("the server closed the connection")
+
+    def close(self) -> None:
+        """Close it."""
+        self._socket.close()
+
+
+@contextmanager
+def connections(url: str, number: int) -> Iterator[list[Connection]]:
+    """Open so many connections, each of which has made a request."""
+    opened = [Connection(url) for _ in range(number)]
+    try:
+        for connection in opened:
+            connection.get()
+        yield opened
+    finally:
+        for connection in opened:
+            connection.close()
+
+
+def paced(url: str, per_second: float, seconds: float) -> list[Timed]:
+    """Make requests at fixed times, whether or not earlier ones have been answered.
+
+    Args:
+        url: On this machine.
+        per_second: Requests in a second.
+        seconds: How long.
+
+    Returns:
+        All requests in the order in which they were due.
+    """
+    timed: list[Timed] = []
+    failures: list[Exception] = []
+    total = int(per_second * seconds)
+
+    def work(connection: Connection, first: int) -> None:
+        try:
+            for number in range(first, total, CONNECTIONS):
+                due = started + number / per_second
+                if (wait := due - time.perf_counter()) > 0:
+                    time.sleep(wait)
+                connection.get()
+                timed.append(Timed(due, time.perf_counter() - due))
+        except Exception as error:
+            failures.append(error)
+
+    with connections(url, CONNECTIONS) as opened:
+        started = time.perf_counter() + 0.05
+        threads = [
+            threading.Thread(target=work, args=(connection, first))
+            for first, connection in enumerate(opened)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    if failures:
+        raise failures[0]
+    return sorted(timed)
+
+
+def saturated(url: str, seconds: float) -> float:
+    """Return the requests per second that wrk gets answered.
+
+    Args:
+        url: On this machine.
+        seconds: How long.
+
+    Raises:
+        RuntimeError: some requests failed.
+    """
+    command = [
+        "wrk",
+        "--threads=1",
+        f"--connections={CONNECTIONS}",
+        f"--duration={seconds:g}s",
+        url,
+    ]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
+    if not rate or "Non-2xx" in output or "Socket errors" in output:
+        raise RuntimeError(output)
+    return float(rate[1])
+
+
+def missing_wrk() -> str | None:
+    """Return why nothing can be saturated here, or None."""
+    return None if shutil.which("wrk") else "the program wrk is missing"

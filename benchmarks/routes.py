@@ -1,0 +1,31 @@
+"""What is added to the measured service: a route that does nothing, and series without requests."""
+
+import os
+
+from fastapi import FastAPI
+
+NOTHING = "/nothing"
+# A counter and a histogram with 15 buckets, and when both were created, as OpenMetrics has them.
+SERIES_OF_A_ROUTE = 20
+
+
+async def do_nothing() -> None:
+    """Answer null."""
+
+
+def add_routes(app: FastAPI) -> FastAPI:
+    """Add the route; named in ``APP_EXTENSIONS``."""
+    app.add_api_route(NOTHING, do_nothing)
+    return app
+
+
+def add_series(app: FastAPI) -> FastAPI:
+    """Have the observed service count requests of so many routes that it has ``BENCH_SERIES``."""
+    if series := int(os.environ.get("BENCH_SERIES", "0")):
+        from app.observability import REGISTRY, request_metrics
+
+        metrics = request_metrics(REGISTRY)
+        for route in range(-(-series // SERIES_OF_A_ROUTE)):
+            ids = {"trace_id": f"{route:032x}", "span_id": f"{route:016x}"}
+            metrics.record("GET", f"/api/v1/things{route}/{{thing_id}}", 200, 0.01, ids)
+    return app

@@ -1,0 +1,150 @@
+"""The generated service as its images run it, on this machine, with and without its overlay."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import requests
+import yaml
+
+from tests.backend import API, DEFAULT, ITEMS, receiver
+from tests.running import Running, free_port, start_process
+
+ROOT = Path(__file__).parent.parent
+POLL_SECONDS = 0.002
+ITEM = f"{ITEMS}/1"
+SERIES = "benchmarks.routes:add_series"
+# Names of the compared servers.
+SILENT = "bare"  # the service by itself, which writes no line
+SHIPPED = "core image"  # with uvicorn's access log, as its Dockerfile starts it
+OBSERVED = "observed"  # as the overlay starts it
+SERVERS = (SILENT, SHIPPED, OBSERVED)
+
+
+@dataclass
+class Server:
+    """A running server.
+
+    Attributes:
+        url: Its address.
+        seconds: That it took from the start of its process to its first answer.
+    """
+
+    url: str
+    seconds: float
+    running: Running
+
+    def resident_bytes(self) -> int:
+        """Return the memory that its process has (RSS)."""
+        status = Path(f"/proc/{self.running.process.pid}/status").read_text(encoding="ascii")
+        (line,) = [line for line in status.splitlines() if line.startswith("VmRSS")]
+        return int(line.split()[1]) * 1024
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time that its process has used."""
+        stat = Path(f"/proc/{self.running.process.pid}/stat").read_text(encoding="ascii")
+        user, system = stat.rsplit(")", 1)[1].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+@cache
+def environment(project: Path, name: str) -> Path:
+    """Return the folder of programs that the image of a server has, installed from its lock files."""
+    locks = ["core", "observability"] if name == OBSERVED else ["core"]
+    folder = project.parent / "-".join(locks)
+    uv = Path(sys.executable).with_name("uv")
+    if not folder.exists():
+        subprocess.run([uv, "venv", "--quiet", f"--python={sys.executable}", folder], check=True)
+        files = [f"-r{project}/backend/requirements/{lock}.txt" for lock in locks]
+        options = ["--quiet", "--compile-bytecode", f"--python={folder}"]
+        subprocess.run([uv, "pip", "install", *options, *files], check=True)
+    return folder / "bin"
+
+
+@contextmanager
+def server(project: Path, name: str, endpoint: str = "", **variables: str) -> Iterator[Server]:
+    """Run a server, with one item in its database, while the block runs.
+
+    Args:
+        project: The generated project.
+        name: One of `SERVERS`.
+        endpoint: Where it sends its spans.
+        variables: More environment variables.
+    """
+    programs = environment(project, name)
+    port = free_port()
+    # As the image has it: its virtual environment is first on the PATH.
+    env = {
+        "PATH": f"{programs}:/usr/bin:/bin",
+        "PYTHONPATH": str(ROOT),
+        "APP_EXTENSIONS": "benchmarks.routes:add_routes",
+        "APP_DATABASE_PATH": str(project.parent / f"{name}-{port}.db".replace(" ", "-")),
+    }
+    command = ["uvicorn", "app.main:app", *([] if name == SHIPPED else ["--no-access-log"])]
+    if name == OBSERVED:
+        command, overlay = _overlay(project)
+        extensions = (env["APP_EXTENSIONS"], overlay["APP_EXTENSIONS"], SERIES)
+        overlay["APP_EXTENSIONS"] = ",".join(extensions)
+        env |= overlay | {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+            "OTEL_TRACES_EXPORTER": "otlp" if endpoint else "none",
+        }
+    command = [str(programs / command[0]), *command[1:], "--host=127.0.0.1", f"--port={port}"]
+    url = f"http://127.0.0.1:{port}"
+    started = time.perf_counter()
+    with start_process(command, env=env | variables, cwd=project / "backend") as running:
+        running.wait_until(lambda: _answers(url), "the server to answer")
+        seconds = time.perf_counter() - started
+        requests.post(url + ITEMS, json={"name": "first"}, timeout=10).raise_for_status()
+        yield Server(url, seconds, running)
+
+
+def _answers(url: str) -> bool:
+    deadline = time.perf_counter() + 10
+    while time.perf_counter() < deadline:
+        try:
+            return requests.get(f"{url}{API}/health", timeout=10).ok
+        except OSError:
+            time.sleep(POLL_SECONDS)
+    return False
+
+
+def _overlay(project: Path) -> tuple[list[str], dict[str, str]]:
+    """Return the command and the environment of the overlay's backend."""
+    text = (project / "compose.observability.yml").read_text(encoding="utf-8")
+    backend = yaml.safe_load(text)["services"]["backend"]
+    env = {name: DEFAULT.sub(r"\1", value) for name, value in backend["environment"].items()}
+    return backend["command"], env
+
+
+@contextmanager
+def span_receiver() -> Iterator[str]:
+    """Run a receiver of spans in a process of its own, and yield its address."""
+    command = [sys.executable, "-m", "benchmarks.servers"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield process.stdout.readline().strip() if process.stdout else ""
+    finally:
+        process.communicate()  # the end of its input is the end of it
+
+
+class _Forgetful(list[object]):
+    """Spans that nobody is going to ask for."""
+
+    def __iadd__(self, _: object) -> "_Forgetful":  # type: ignore[misc]
+        return self
+
+
+if __name__ == "__main__":
+    with receiver() as running:
+        running.spans = _Forgetful()  # type: ignore[assignment]
+        print(running.endpoint, flush=True)
+        sys.stdin.read()
