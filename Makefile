@@ -22,7 +22,7 @@ test: $(VENV)/.installed ## Run all tests; ARGS="-k slug -x" is passed to pytest
 
 .PHONY: test-faults
 test-faults: $(VENV)/.installed ## Do to a running stack what may happen to it; writes docs/reliability.md (an hour)
-	$(BIN)/pytest -ra -m "" tests/faults --report docs/reliability.md $(ARGS)
+	$(BIN)/pytest -ra -m "" tests/faults --report docs/reliability.json $(ARGS)
 
 .PHONY: bench
 bench: $(VENV)/.installed ## Measure what observing costs, and write docs/performance.md; ARGS="http" for a part

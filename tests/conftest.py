@@ -21,7 +21,9 @@ Bake = Callable[..., Path]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let `make test-faults` say where its page goes."""
-    parser.addoption("--report", help="file that takes the figures of tests/faults, as Markdown")
+    parser.addoption(
+        "--report", help="JSON file that keeps the figures of tests/faults; beside it their page"
+    )
 
 
 @pytest.fixture(scope="session")

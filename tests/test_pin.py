@@ -27,7 +27,7 @@ def pin(project: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     (tmp_path / "docker").write_text(DOCKER)
     (tmp_path / "docker").chmod(0o755)
     return subprocess.run(
-        ["make", "obs-pin"],
+        ["make", "--no-print-directory", "obs-pin"],
         cwd=project,
         env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
         capture_output=True,

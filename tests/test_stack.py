@@ -108,7 +108,9 @@ def test_the_trace_is_in_tempo_by_id_and_by_search(stack: Stack, request_made: F
     )
     query = f'{{resource.service.name="backend" && name="POST {ITEMS}"}}'
     wait_until(
-        lambda: request_made.trace_id.lstrip("0") in str(stack.get("tempo", "/api/search", q=query)),
+        lambda: (
+            request_made.trace_id.lstrip("0") in str(stack.get("tempo", "/api/search", q=query))
+        ),
         "the trace in Tempo's search",
         timeout=FRESH_SECONDS,
     )

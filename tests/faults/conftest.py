@@ -1,6 +1,7 @@
 """The stack that faults are done to, what is normal for it, and the report of what came of them."""
 
 import json
+import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from tests.conftest import Bake
 from tests.faults import report
 from tests.faults.inject import BACKEND_IMAGE, VOLUMES
 from tests.faults.load import RATE, percentile, running_load
+from tests.faults.observe import Undisturbed
 from tests.stack import Stack, running_stack
 
-UNDISTURBED_SECONDS = 20
+WARM_SECONDS = 3
+WINDOWS = 6
+WINDOW_SECONDS = 6
 VOLUME_SIZE = "1g"  # promtool wants 512 MB for a block
 PATIENCE_SECONDS = (
     2.0  # a service that is being started again may take a request and never answer it
@@ -35,20 +39,23 @@ def faulty(bake: Bake, pytestconfig: pytest.Config) -> Iterator[Stack]:
         services = configuration(project, OVERLAY)["services"]
         images = {name: services[name]["image"] for name in running.services if name != "backend"}
         running.patience = PATIENCE_SECONDS
-        pytestconfig.stash[FACTS] = {"images": images, "rate": RATE}
+        pytestconfig.stash[FACTS] = {"machine": report.machine(images), "rate": RATE}
         yield running
 
 
 @pytest.fixture(scope="session")
-def undisturbed(faulty: Stack, pytestconfig: pytest.Config) -> float:
-    """Return the p99 of the load in milliseconds when nothing is wrong."""
+def undisturbed(faulty: Stack, pytestconfig: pytest.Config) -> Undisturbed:
+    """Return the p99 of the load when nothing is wrong, in several times as long as a fault."""
     with running_load(faulty.url("backend")) as load:
-        load.go_on_for(2)
-        warm = len(load.answers)
-        load.go_on_for(UNDISTURBED_SECONDS)
-    p99 = percentile(load.answers[warm:], 0.99)
-    pytestconfig.stash[FACTS]["undisturbed"] = p99
-    return p99
+        load.go_on_for(WARM_SECONDS)
+        windows = []
+        for _ in range(WINDOWS):
+            started = len(load.answers)
+            load.go_on_for(WINDOW_SECONDS)
+            windows.append(percentile(load.answers[started:], 0.99))
+    normal = Undisturbed(statistics.median(windows), max(windows))
+    pytestconfig.stash[FACTS] |= {"undisturbed": normal.p99, "highest": normal.highest}
+    return normal
 
 
 @pytest.fixture
@@ -62,21 +69,12 @@ def figure(record_property: Callable[[str, object], None]) -> Callable[[str, str
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show what was recorded; write the page if ``--report`` says where."""
-    stats = terminalreporter.stats
-    reports = [*stats.get("passed", []), *stats.get("failed", [])]
-    faults, figures = report.tables(reports)
-    if faults or figures:
+    """Show what was recorded; keep it, and write the page, if ``--report`` says where."""
+    tests = report.tests_of(terminalreporter.stats)
+    lines = [line for table in report.tables(tests) for line in table]
+    if lines:
         terminalreporter.section("faults and figures")
-        for line in [*faults, *figures]:
-            terminalreporter.write_line(line)
+        terminalreporter.write("\n".join(lines) + "\n")
     config = terminalreporter.config
-    path = config.getoption("--report", default=None)
-    if path and faults:
-        skipped = sorted({_reason(each) for each in stats.get("skipped", [])})
-        Path(path).write_text(report.page(reports, skipped, config.stash[FACTS]), encoding="utf-8")
-
-
-def _reason(skipped: Any) -> str:
-    name = skipped.nodeid.rpartition("::")[2]
-    return f"`{name}`: {skipped.longrepr[2].removeprefix('Skipped: ')}"
+    if lines and (path := config.getoption("--report", default=None)):
+        report.keep(Path(path), tests, config.stash.get(FACTS, {}))

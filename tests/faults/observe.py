@@ -41,7 +41,7 @@ class Row:
         requests: That were made from the fault's begin until all was as before.
         wrong: Those that were answered otherwise than without a fault, or not at all.
         p99: Milliseconds.
-        ratio: To the undisturbed run.
+        ratio: Of that to the undisturbed run.
         back: Signal -> seconds after the end of the fault until a new one was seen.
         lost: What -> how many are missing, of those that the fault may not cost; see `losses`.
         spans: Made during the fault and not in Tempo.
@@ -85,12 +85,25 @@ class Before:
         return cls(now, counted(stack, now), memory(stack))
 
 
-def answered(row: Row, answers: list[Answer], undisturbed: float) -> None:
+@dataclass
+class Undisturbed:
+    """How the backend answers when nothing is wrong, in milliseconds.
+
+    Attributes:
+        p99: The median of several times.
+        highest: The highest of them: what the machine itself does to such a figure.
+    """
+
+    p99: float
+    highest: float
+
+
+def answered(row: Row, answers: list[Answer], undisturbed: Undisturbed) -> None:
     """Fill in how the backend answered."""
     row.requests = len(answers)
     row.wrong = sum(answer.status != answer.expected for answer in answers)
     row.p99 = percentile(answers, 0.99)
-    row.ratio = row.p99 / undisturbed
+    row.ratio = row.p99 / undisturbed.p99
 
 
 def can_be_seen(stack: Stack) -> list[str]:
