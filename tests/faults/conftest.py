@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
 
 from scripts.engine import OVERLAY, configuration
+from tests.backend import ITEMS
 from tests.conftest import Bake
 from tests.faults import report
 from tests.faults.inject import BACKEND_IMAGE, VOLUMES
@@ -39,6 +41,8 @@ def faulty(bake: Bake, pytestconfig: pytest.Config) -> Iterator[Stack]:
         services = configuration(project, OVERLAY)["services"]
         images = {name: services[name]["image"] for name in running.services if name != "backend"}
         running.patience = PATIENCE_SECONDS
+        # The first item, which the load asks for.
+        requests.post(running.url("backend") + ITEMS, json={"name": "1"}, timeout=10)
         pytestconfig.stash[FACTS] = {"machine": report.machine(images), "rate": RATE}
         yield running
 

@@ -89,7 +89,8 @@ class Load:
     async def _make_all(self) -> None:
         with suppress(OSError):  # so that what is measured is the backend, where one may
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PRIORITY)
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
+        # Idle connections are closed before uvicorn does it, after 5 s, perhaps just when one is used.
+        limits = httpx2.Limits(max_keepalive_connections=20, keepalive_expiry=2)
         async with (
             httpx2.AsyncClient(
                 base_url=self.url, timeout=TIMEOUT_SECONDS, limits=limits, trust_env=False

@@ -19,7 +19,8 @@ from tests.stack import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
-DAY = 86400
+HOUR = 3600
+DAY = 24 * HOUR
 DELETED_SECONDS = 180.0
 RETENTION = {"PROMETHEUS_RETENTION": "1d", "LOKI_RETENTION": "24h", "TEMPO_RETENTION": "30s"}
 OFTEN = {
@@ -69,7 +70,8 @@ def test_prometheus_deletes_old_metrics(
     faulty: Stack, short_retention: Callable[[str], None], figure: Callable[[str, str], None]
 ) -> None:
     old = int(time.time()) - 3 * DAY
-    samples = f"# TYPE old gauge\nold 1 {old}\nold 1 {old + 60}\n# EOF\n"
+    new = old + 3 * DAY - 3 * HOUR  # age is counted from the newest block, so there must be one
+    samples = f"# TYPE old gauge\nold 1 {old}\nold 1 {new}\n# EOF\n"
     make = (
         "printf '%s' \"$0\" > /tmp/old && "
         "promtool tsdb create-blocks-from openmetrics /tmp/old /prometheus"
@@ -80,9 +82,10 @@ def test_prometheus_deletes_old_metrics(
     volume = f"--volume={faulty.project}_prometheus-data:/prometheus"
     run = ["run", "--rm", "--network=none", volume, "--entrypoint=sh", image]
     inject.docker(*run, "-c", make, samples)
-    made = files(faulty, "prometheus", "/volume/*/meta.json") - before
-    assert made
-    gone = deleted(faulty, short_retention, "prometheus", "/volume/*/meta.json", made)
+    made = sorted(files(faulty, "prometheus", "/volume/*/meta.json") - before)
+    assert len(made) == 2  # named in the order in which they were made, the old one first
+    gone = deleted(faulty, short_retention, "prometheus", "/volume/*/meta.json", {made[0]})
+    assert made[1] in files(faulty, "prometheus", "/volume/*/meta.json")
     figure(
         "metrics older than PROMETHEUS_RETENTION", f"deleted from disk {gone:.0f} s after the start"
     )

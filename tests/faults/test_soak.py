@@ -6,6 +6,7 @@ import string
 import urllib.parse
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 
 import pytest
@@ -81,7 +82,8 @@ def test_a_hundred_thousand_random_requests_add_no_series(
     faulty: Stack, figure: Callable[[str, str], None]
 ) -> None:
     address = urllib.parse.urlsplit(faulty.url("backend")).netloc
-    send_random(address, 1000, seed=0)  # each method once is a series
+    send_all(address)  # each route and method is a series, and so is each status that it answers
+    send_random(address, 1000, seed=0)
     before = Resources.of(faulty)
     with ThreadPoolExecutor(CLIENTS) as pool:
         each = RANDOM_REQUESTS // CLIENTS
@@ -95,18 +97,29 @@ def test_a_hundred_thousand_random_requests_add_no_series(
     assert after.memory - before.memory < MEMORY_MIB
 
 
+def send_all(address: str) -> None:
+    """Ask every route that random requests may find, with every method, in each way that it can answer."""
+    paths = ["/", "/docs", "/docs/x", "/metrics/x", ITEMS, f"{ITEMS}/", f"{ITEMS}/x", f"{ITEMS}/0"]
+    existing = [f"{ITEMS}/{number}" for number in range(1, 100)]
+    with closing(http.client.HTTPConnection(address, timeout=30)) as connection:
+        for method in [*METHODS, "UNKNOWN"]:
+            for path in [*paths, *existing, *existing]:  # the second DELETE finds nothing
+                connection.request(method, path)
+                connection.getresponse().read()
+
+
 def send_random(address: str, number: int, seed: int) -> None:
     """Make so many requests, whose answers do not matter, one after the other."""
     chance = random.Random(seed)  # noqa: S311 (for a test)
-    connection = http.client.HTTPConnection(address, timeout=30)
-    for turn in range(number):
-        known = METHODS[turn % len(METHODS)]
-        method = known if turn % 4 else text(chance, string.ascii_uppercase)
-        start = chance.choice(["/", f"{ITEMS}/", "/docs/", "/metrics/"])
-        path = urllib.parse.quote(start + text(chance, string.printable))
-        headers = {f"x-{text(chance, string.ascii_lowercase)}": text(chance, string.ascii_letters)}
-        connection.request(method, path, headers=headers)
-        connection.getresponse().read()
+    with closing(http.client.HTTPConnection(address, timeout=30)) as connection:
+        for turn in range(number):
+            known = METHODS[turn % len(METHODS)]
+            method = known if turn % 4 else text(chance, string.ascii_uppercase)
+            start = chance.choice(["/", f"{ITEMS}/", "/docs/", "/metrics/"])
+            path = urllib.parse.quote(start + text(chance, string.printable))
+            name = f"x-{text(chance, string.ascii_lowercase)}"
+            connection.request(method, path, headers={name: text(chance, string.ascii_letters)})
+            connection.getresponse().read()
 
 
 def text(chance: random.Random, alphabet: str) -> str:
