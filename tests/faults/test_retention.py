@@ -24,7 +24,6 @@ DAY = 24 * HOUR
 DELETED_SECONDS = 180.0
 RETENTION = {"PROMETHEUS_RETENTION": "1d", "LOKI_RETENTION": "24h", "TEMPO_RETENTION": "30s"}
 OFTEN = {
-    "prometheus": [],
     "loki": ["-compactor.compaction-interval=5s", "-compactor.retention-delete-delay=1s"],
     "tempo": [
         "-backend-scheduler.provider.workbackend-scheduler.retention-interval=3s",
@@ -57,7 +56,9 @@ def short_retention(faulty: Stack) -> Iterator[Callable[[str], None]]:
 
     def start(service: str) -> None:
         changed.append(service)
-        up = ["-f", "retention.yml", "up", "--detach", "--no-deps", "--force-recreate", service]
+        # Prometheus has its retention as an argument, which the file would fix as it was.
+        more = ["-f", "retention.yml"] if service in OFTEN else []
+        up = [*more, "up", "--detach", "--no-deps", "--force-recreate", service]
         faulty.run(*up, env=RETENTION)
 
     yield start
