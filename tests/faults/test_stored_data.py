@@ -57,7 +57,7 @@ class Stored:
         trace_id = requests.get(stack.url("backend") + ITEMS, timeout=10).headers["x-trace-id"]
         wait_until(lambda: observe.new_metric(stack, began), "a scrape", STORED_SECONDS)
         now = time.time()
-        stored = cls(now, counter(stack, now), trace_id, uuid.uuid4().hex)
+        stored = cls(now, observe.counted(stack, now), trace_id, uuid.uuid4().hex)
         if "grafana" in stack.services:
             content = {"uid": stored.folder, "title": stored.folder}
             grafana(stack, "POST", "/api/folders", content).raise_for_status()
@@ -66,7 +66,7 @@ class Stored:
 
     def found(self, stack: Stack) -> bool:
         """Tell whether all of it is there."""
-        assert counter(stack, self.at) == self.counted
+        assert observe.counted(stack, self.at) == self.counted
         if "tempo" in stack.services:
             assert stack.span_names(self.trace_id) == [f"GET {ITEMS}"]
         if {"loki", "promtail", "docker-proxy"} <= set(stack.services):
@@ -75,13 +75,6 @@ class Stored:
         if "grafana" in stack.services:
             assert grafana(stack, "GET", f"/api/folders/{self.folder}").ok
         return True
-
-
-def counter(stack: Stack, at: float) -> float:
-    """Return how often the route was counted, at a time."""
-    query = {"query": f'sum(http_requests_total{{endpoint="{ITEMS}"}})', "time": f"{at:.3f}"}
-    result = stack.get("prometheus", "/api/v1/query", **query)["data"]["result"]
-    return float(result[0]["value"][1]) if result else 0.0
 
 
 def grafana(stack: Stack, method: str, path: str, content: object = None) -> requests.Response:
