@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, status
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 
 from app.api.router import api_router
 from app.api.upstream import open_client
@@ -21,6 +23,13 @@ async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         yield {"upstream": upstream}
 
 
+async def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    """Answer 422 without repeating what was sent, which may be what no JSON can say, such as NaN."""
+    detail = [{name: each[name] for name in ("type", "loc", "msg")} for each in error.errors()]
+    return JSONResponse({"detail": detail}, status.HTTP_422_UNPROCESSABLE_CONTENT)
+
+
 app = FastAPI(title=settings.project_name, description=settings.description, lifespan=lifespan)
+app.exception_handlers[RequestValidationError] = answer_invalid
 app.include_router(api_router, prefix=settings.api_prefix)
 load_extensions(app, settings.extensions)

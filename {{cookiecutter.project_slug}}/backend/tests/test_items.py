@@ -41,6 +41,16 @@ def test_create_refuses_an_invalid_item(client: TestClient, body: dict[str, obje
     assert client.get(ITEMS).json() == []
 
 
+@pytest.mark.parametrize(
+    "body", ['{"name": NaN}', '{"name": -1e999}', r'{"name": "\ud800"}', '{"other": NaN}', "[NaN]"]
+)
+def test_create_refuses_what_no_answer_can_repeat(client: TestClient, body: str) -> None:
+    headers = {"content-type": "application/json"}
+    response = client.post(ITEMS, content=body, headers=headers)
+    assert response.status_code == 422
+    assert response.json()["detail"][0].keys() == {"type", "loc", "msg"}
+
+
 def test_list_is_in_order_of_creation_and_paged(client: TestClient) -> None:
     ids = [create(client, name) for name in "cab"]
     assert [item["id"] for item in client.get(ITEMS).json()] == ids
