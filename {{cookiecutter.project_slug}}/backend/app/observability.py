@@ -106,7 +106,8 @@ def setup_observability(app: FastAPI) -> FastAPI:
     # FastAPI takes these as constructor arguments only, and this application is already made.
     app._telemetry.update(telemetry)
     app._native_telemetry = Telemetry(app._telemetry, provider)
-    app.exception_handlers.setdefault(Exception, answer_error)
+    if not {500, Exception} & app.exception_handlers.keys():  # the application's own stays
+        app.exception_handlers[Exception] = answer_error
     app.add_middleware(RequestObserver, metrics=request_metrics(REGISTRY), redactor=redactor)
     allowed = [Depends(_bearer(options.metrics_token))]
     app.add_api_route(METRICS_PATH, read_metrics, include_in_schema=False, dependencies=allowed)
@@ -242,6 +243,8 @@ class RequestObserver:
             return
         started = perf_counter()
         context = trace.get_current_span().get_span_context()
+        ids = trace_ids(context)
+        sampled = context.trace_flags.sampled
         status = 0  # until a response starts
         ended = False
 
@@ -252,13 +255,13 @@ class RequestObserver:
                 self.metrics.active.dec()
                 # 500 is what the server answers when the application answers nothing.
                 code, seconds = status or 500, perf_counter() - started
-                self._report(scope, telemetry.route or UNMATCHED, code, seconds, context)
+                self._report(scope, telemetry.route or UNMATCHED, code, seconds, ids, sampled)
 
         async def observed_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = _with_trace_header(message, context)
+                message = _with_trace_header(message, ids)
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 end()  # background tasks, which run later, are not part of the request's time
@@ -283,11 +286,11 @@ class RequestObserver:
         endpoint: str,
         status: int,
         seconds: float,
-        context: trace.SpanContext,
+        ids: dict[str, str],
+        sampled: bool,
     ) -> None:
-        method, sampled = _known(scope["method"]), context.trace_flags.sampled
-        exemplar = trace_ids(context) if sampled else None
-        self.metrics.record(method, endpoint, status, seconds, exemplar)
+        method = _known(scope["method"])
+        self.metrics.record(method, endpoint, status, seconds, ids if sampled else None)
         if not logs_access():
             return
         path = self.redactor.text(scope["path"][:LOGGED_PATH_MAX])
@@ -295,7 +298,7 @@ class RequestObserver:
         log_access(
             f"{method} {path} {status}",
             {
-                **(exemplar or trace_ids(context)),
+                **ids,
                 "method": method,
                 "path": path,
                 "endpoint": endpoint,
@@ -318,9 +321,9 @@ async def answer_error(_request: Request, _error: Exception) -> Response:
     return JSONResponse(body, status_code=500, headers=headers)
 
 
-def _with_trace_header(start: Message, context: trace.SpanContext) -> Message:
+def _with_trace_header(start: Message, ids: dict[str, str]) -> Message:
     """Return the response's first message with the trace id, for whoever reports a problem."""
-    if not context.is_valid:
+    if not ids:
         return start
-    header = (TRACE_HEADER.encode(), trace.format_trace_id(context.trace_id).encode())
+    header = (TRACE_HEADER.encode(), ids["trace_id"].encode())
     return {**start, "headers": [*start.get("headers", ()), header]}

@@ -5,6 +5,7 @@ import logging
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from time import time
 from typing import Any
 
@@ -44,6 +45,11 @@ def encode(entry: dict[str, Any]) -> str:
     return line if line.isascii() and "\x7f" not in line else _encode_ascii(entry)
 
 
+@lru_cache(maxsize=1)  # all lines of a second begin alike
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
 class JsonFormatter(logging.Formatter):
     """Formats a record as one line of JSON, with the ids of the current span.
 
@@ -60,7 +66,7 @@ class JsonFormatter(logging.Formatter):
         attributes, message = vars(record), record.getMessage()
         members = attributes.get(_MEMBERS)
         entry: dict[str, Any] = {
-            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat("T", "milliseconds"),
+            "timestamp": f"{_second(int(record.created))}.{int(record.created % 1 * 1000):03}+00:00",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": message if members else self._redactor.short(message),
@@ -82,8 +88,9 @@ class JsonHandler(logging.StreamHandler[Any]):
     def emit(self, record: logging.LogRecord) -> None:
         """Write the line of a record."""
         try:
-            super().emit(record)
-        except RecursionError:  # logging lets it through
+            self.stream.write(self.format(record) + self.terminator)
+            self.stream.flush()
+        except Exception:  # logging's own handler lets a RecursionError through
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
@@ -135,7 +142,8 @@ def configure_logging(level: str, redactor: Redactor) -> None:
 def log_exception(method: str, path: str, error: Exception) -> None:
     """Log an error that nobody handled, once, inside the span of its request."""
     error_logger.error("%s %s failed: %r", method, path, error, exc_info=error)
-    setattr(error, _LOGGED, True)
+    with suppress(Exception):  # some errors, such as frozen data classes, refuse
+        setattr(error, _LOGGED, True)
 
 
 class _AccessRecord(logging.LogRecord):

@@ -3,6 +3,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -11,23 +12,38 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.main import app as main_app
-from app.observability import METRICS_PATH, UNMATCHED, setup_observability
+from app.observability import METRICS_PATH, UNMATCHED, answer_error, setup_observability
 from app.observability_logs import JsonFormatter, encode
 
 
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    """An error that takes no more attributes."""
+
+    code: int
+
+
 @pytest.fixture
-def client() -> Iterator[TestClient]:
-    """Yield a client of a small observed application; its errors are answers, as on a server."""
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
+def app() -> FastAPI:
+    """Return a small application."""
     app = FastAPI()
 
     @app.get("/things/{thing_id}")
     async def read_thing(thing_id: int) -> str:
         if thing_id == 0:
             raise RuntimeError("no such thing")
+        if thing_id < 0:
+            raise FrozenError(thing_id)
         return "a thing"
 
+    return app
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    """Yield a client of the observed application; its errors are answers, as on a server."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
     with TestClient(setup_observability(app), raise_server_exceptions=False) as running:
         yield running
     root.handlers[:], root.level = before
@@ -92,6 +108,24 @@ def test_an_error_is_logged_with_its_traceback(
     (error, access) = logged(caplog.records)
     assert "RuntimeError: no such thing" in error["exception"]
     assert (error["level"], access["status"]) == ("error", 500)
+
+
+@pytest.mark.parametrize("error", [500, Exception])
+def test_the_application_keeps_its_own_answer_to_errors(
+    app: FastAPI, client: TestClient, error: int | type[Exception]
+) -> None:
+    other = FastAPI()
+    other.exception_handlers[error] = answer_error
+    before = dict(other.exception_handlers)
+    setup_observability(other)
+    assert other.exception_handlers == before
+    assert app.exception_handlers[Exception] is answer_error
+
+
+def test_an_error_stays_what_it_is(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    assert client.get("/things/-1").status_code == 500
+    (line,) = [line for line in logged(caplog.records) if line["logger"] == "app.error"]
+    assert "FrozenError(code=-1)" in line["message"]
 
 
 @pytest.mark.parametrize(
