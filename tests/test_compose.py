@@ -90,6 +90,15 @@ def test_the_overlay_changes_only_what_the_backend_needs(
     assert "depends_on" not in services["backend"]
 
 
+def test_what_stays_in_the_stack_asks_no_proxy(services: Services) -> None:
+    checks = [service["healthcheck"]["test"] for name, service in services.items() if name in STACK]
+    for check in checks:
+        assert "wget" not in check or check[2:4] == ["-Y", "off"]
+    assert services["backend"]["environment"]["no_grpc_proxy"] == "tempo"
+    assert services["promtail"]["environment"]["NO_PROXY"] == "docker-proxy"
+    assert services["grafana"]["environment"]["NO_PROXY"] == "prometheus,loki,tempo"
+
+
 def test_the_core_alone_has_no_extension(core: dict[str, Any]) -> None:
     assert (core["image"], core.get("environment")) == ("my-service-backend:core", None)
 

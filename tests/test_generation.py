@@ -97,7 +97,7 @@ def check(project: Path, changed: dict[str, str]) -> None:
     assert package["project"]["name"] == f"{answers['project_slug']}-backend"
     assert package["project"]["description"] == answers["description"]
     assert package["project"]["authors"] == [{"name": answers["author"]}]
-    assert f'"{prefix}/health"' in backend["healthcheck"]["test"][-1]
+    assert f'"{prefix}") + "/health"' in backend["healthcheck"]["test"][-1]
     assert {
         "project_name": answers["project_name"],
         "description": answers["description"],
@@ -192,7 +192,7 @@ class Health(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer."""
-        self.send_response(self.server.status if self.path == "/api/v1/health" else 404)  # type: ignore[attr-defined]
+        self.send_response(self.server.status if self.path == "/v2/health" else 404)  # type: ignore[attr-defined]
         self.end_headers()
 
 
@@ -207,6 +207,7 @@ def test_the_health_check_asks_the_service_and_no_proxy(
         Thread(target=server.serve_forever, daemon=True).start()
         arguments[-1] = arguments[-1].replace("8000", str(server.server_port))
         environment = {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+        environment["APP_API_PREFIX"] = "/v2"
         done = subprocess.run([sys.executable, *arguments], env=environment, check=False)
         server.shutdown()
     assert (done.returncode == 0) is healthy
