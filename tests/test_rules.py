@@ -106,7 +106,8 @@ def test_the_dashboard_of_an_alert_exists(alert: str) -> None:
     dashboards = (OBSERVABILITY / "grafana" / "dashboards").glob("*.json")
     uids = {json.loads(path.read_text(encoding="utf-8"))["uid"] for path in dashboards}
     link = ALERTS[alert]["annotations"]["dashboard_url"]
-    assert link.removeprefix("{{ $externalLabels.grafana }}/d/") in uids
+    page = link.split("?")[0]
+    assert page.removeprefix("{{ $externalLabels.grafana }}/d/") in uids
 
 
 @each_alert

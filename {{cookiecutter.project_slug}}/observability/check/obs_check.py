@@ -259,7 +259,8 @@ def hops_of(request: Request) -> list[Hop]:
             "loki",
             lambda: find_line(request),
             'a line of {service="backend"} with the trace id',
-            "Promtail cannot read from the engine: is DOCKER_SOCKET right, docker-proxy healthy?",
+            "Promtail cannot read from the engine: is DOCKER_SOCKET right, docker-proxy healthy? "
+            "Or APP_LOG_LEVEL is above INFO",
         ),
         Hop(
             "grafana",
