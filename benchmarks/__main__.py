@@ -39,23 +39,18 @@ PACKAGES = (
 
 
 def main() -> None:
-    """Measure the groups that were named, or all of them, and keep the figures of the others."""
+    """Measure the groups that were named, or all of them, and keep what is comparable of the others."""
     parser = argparse.ArgumentParser(prog="benchmarks")
     parser.add_argument("groups", nargs="*", metavar="group", help=", ".join(GROUPS))
     chosen = parser.parse_args().groups or list(GROUPS)
     if unknown := set(chosen) - GROUPS.keys():
         parser.error(f"there is no group {', '.join(sorted(unknown))}")
-    figures: dict[str, Any] = {"groups": {}}
-    if report.FIGURES.exists():
-        figures = json.loads(report.FIGURES.read_text(encoding="utf-8"))
-    figures |= {
-        "measured": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
-        "versions": versions(),
-    }
+    figures = earlier({"machine": machine(), "versions": versions()})
     for name in chosen:
+        load = os.getloadavg()[0]
         started = time.monotonic()
         figures["groups"][name] = group(name)
+        figures["measured"][name] = f"{datetime.now(UTC).date()}, load before {load:.1f}"
         print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr)
         # As soon as there is something: a later group may be interrupted.
         text = json.dumps(rounded(figures), indent=1, ensure_ascii=False) + "\n"
@@ -63,6 +58,15 @@ def main() -> None:
     report.main()
     for row in report.goal_rows(figures["groups"]):
         print("{:<70}{:>10}{:>14}  {}".format(*row))
+
+
+def earlier(setting: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures that there are, if machine and versions are still the same, else none."""
+    if report.FIGURES.exists():
+        figures: dict[str, Any] = json.loads(report.FIGURES.read_text(encoding="utf-8"))
+        if figures | setting == figures:
+            return figures
+    return {**setting, "measured": {}, "groups": {}}
 
 
 def group(name: str) -> dict[str, Any]:
@@ -100,7 +104,6 @@ def machine() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "memory": f"{memory:.0f} GB",
         "system": f"{platform.system()} {platform.release()}",
-        "load before": f"{os.getloadavg()[0]:.1f}",
     }
 
 

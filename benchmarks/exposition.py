@@ -16,7 +16,7 @@ from benchmarks.servers import OBSERVED, ROOT, server, span_receiver
 from benchmarks.statistic import percentile
 
 SERIES = (30, 300, 3000)
-SCRAPES = 40
+SCRAPES = 100
 PAUSE_SECONDS = 0.2
 PER_SECOND = 500
 # What Prometheus 3.16 asks for.
@@ -37,13 +37,11 @@ def measure(project: Path) -> dict[str, Any]:
 
 def _scraped(project: Path, endpoint: str, series: int) -> dict[str, float]:
     with server(project, OBSERVED, endpoint, BENCH_SERIES=str(series)) as running:
-        quiet = _scrape_elsewhere(running.url)
-        idle = [end - start for start, end, *_ in _scrapes(quiet)]
         scraper = _scrape_elsewhere(running.url)
         requests = paced(running.url + NOTHING, PER_SECOND, (PAUSE_SECONDS + 0.06) * SCRAPES)
         scrapes = _scrapes(scraper)
     delays = [_longest(requests, start, end) for start, end, *_ in scrapes]
-    # As long, and as far from any scrape as can be: what the machine itself does to requests.
+    # As long, and as far from any scrape as can be: what delays requests without one.
     without = [
         _longest(requests, start - PAUSE_SECONDS / 2, end - PAUSE_SECONDS / 2)
         for start, end, *_ in scrapes
@@ -52,7 +50,7 @@ def _scraped(project: Path, endpoint: str, series: int) -> dict[str, float]:
     return {
         "series": scrapes[-1][3],
         "bytes": scrapes[-1][2],
-        "scrape_ms": statistics.median(idle) * 1000,
+        "scrape_ms": statistics.median(end - start for start, end, *_ in scrapes) * 1000,
         "usual_ms": usual * 1000,
         **_delays(delays, usual, "delay"),
         **_delays(without, usual, "delay_without"),

@@ -18,6 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+
 from benchmarks.servers import span_receiver
 from benchmarks.statistic import percentile
 from benchmarks.variants import COMPLETE, ENDPOINT, METRICS, VARIANTS
@@ -82,16 +85,20 @@ def compare(cases: Sequence[Case], project: Path) -> dict[str, Row]:
 
     Returns:
         Of each case, in microseconds: the median round (``us``, and ``cpu_us``, the processor
-        time of all its threads), the 99th percentile of its requests, and the processor time that
-        it adds to the bare service of the same round (``added_us`` with its quartiles), for that
-        of the clock has what others did meanwhile; and its memory.
+        time of all its threads until its spans have left), the 99th percentile of its requests,
+        and the processor time that it adds to the bare service of the same round (``added_us``
+        with its quartiles), for that of the clock has what others did meanwhile; and its memory.
     """
     with ExitStack() as stack:
         endpoint = stack.enter_context(span_receiver())
         workers = {c.name: stack.enter_context(worker(c, project, endpoint)) for c in cases}
         rounds: dict[str, list[Row]] = {name: [] for name in workers}
+        for process in workers.values():
+            ask(process)  # all are warm before anything is measured
+        order = list(workers.items())
         for _ in range(ROUNDS):
-            for name, process in workers.items():
+            order.append(order.pop(0))  # nobody always comes after the same other one
+            for name, process in order:
                 rounds[name].append(ask(process))
     bare = rounds[cases[0].name]
     return {name: summary(rows, bare) for name, rows in rounds.items()}
@@ -107,7 +114,7 @@ def summary(rows: list[Row], bare: list[Row]) -> Row:
 
 @contextmanager
 def worker(case: Case, project: Path, endpoint: str) -> Iterator[subprocess.Popen[str]]:
-    """Start the process of a case, wait until it is warm, and end it at the end of the block."""
+    """Start the process of a case, and end it at the end of the block."""
     command = [
         sys.executable,
         "-m",
@@ -158,7 +165,11 @@ async def run(app: Any, target: str, headers: list[tuple[bytes, bytes]], number:
         before = time.perf_counter()
         await request(app, target, headers)
         seconds.append(time.perf_counter() - before)
-    total, cpu = time.perf_counter() - started, time.process_time() - cpu
+    total = time.perf_counter() - started
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, TracerProvider) and not provider.force_flush():
+        raise RuntimeError("spans did not leave")
+    cpu = time.process_time() - cpu
     return {
         "us": total / number * 1e6,
         "cpu_us": cpu / number * 1e6,

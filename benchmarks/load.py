@@ -1,5 +1,6 @@
 """Load on a server of this machine: paced, timed from the intended start, and saturated, by wrk."""
 
+import gc
 import re
 import shutil
 import socket
@@ -78,6 +79,17 @@ def connections(url: str, number: int) -> Iterator[list[Connection]]:
             connection.close()
 
 
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Keep this process from stopping for tens of milliseconds, which the server would be blamed for."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def paced(url: str, per_second: float, seconds: float) -> list[Timed]:
     """Make requests at fixed times, whether or not earlier ones have been answered.
 
@@ -104,7 +116,7 @@ def paced(url: str, per_second: float, seconds: float) -> list[Timed]:
         except Exception as error:
             failures.append(error)
 
-    with connections(url, CONNECTIONS) as opened:
+    with connections(url, CONNECTIONS) as opened, no_garbage_collection():
         started = time.perf_counter() + 0.05
         threads = [
             threading.Thread(target=work, args=(connection, first))

@@ -16,9 +16,9 @@ INTRODUCTION = """\
 # Performance
 
 What observing a request costs, beside the alternatives. `make bench` measures it and writes this page from
-[results.json](../benchmarks/results.json); nothing on it is written by hand. Rounds of all that is compared are interleaved, and
-figures are medians of rounds. What is added in process is the median of the differences within a round, in processor time of all
-threads. Compare ratios: times are those of this machine, whose {cpus} cores server, load and receiver of spans share.
+[results.json](../benchmarks/results.json); nothing on it is written by hand. In process, over HTTP and for memory and
+start, rounds of all that is compared are interleaved, and figures are medians of rounds. What is added in process is the median of the
+differences within a round, in processor time of all threads. Compare ratios: times are those of this machine, whose {cpus} cores server, load and receiver of spans share.
 
 ![What a request takes more, by what observes it](performance.svg)
 """
@@ -36,15 +36,18 @@ TITLES = {
 NOTES = {
     "metrics": "`bare` is a FastAPI service with ten routes, the others are that service with one thing added. `ours_metrics` is the"
     " template's extension where nothing is traced and no line written.",
-    "complete": "All export their spans to the same OTLP/gRPC receiver in another process. `contrib` traces only; `contrib_complete`"
-    " adds prometheus-fastapi-instrumentator and a line by the standard library. `unkept`: the caller's `traceparent` says that its"
+    "complete": "All export their spans to the same OTLP/gRPC receiver in another process. Processor time is"
+    " counted until the spans have left; the clock stops with the last answer. `contrib` traces only, as it comes: with a span for"
+    " each request, and one for each message that is received or sent; `contrib_one_span` leaves out the latter, and makes what ours"
+    " does. `contrib_complete` adds prometheus-fastapi-instrumentator and, in a middleware as tutorials have it, a line by the"
+    " standard library to `contrib`. `unkept`: the caller's `traceparent` says that its"
     " trace is not kept.",
     "http": "uvicorn with one process. `bare` writes no line, `core image` is started as the image without the overlay, with uvicorn's"
     " access log; `observed` as the overlay starts it, with every trace kept and exported. At a fixed pace a request's time is counted"
     " from when it was due, so that no delay is omitted: 200 per second read the example resource, 1,000 per second ask a route that"
     " does nothing. Saturated by `wrk` with 16 connections.",
     "exposition": "Scraped as Prometheus asks, while 500 other requests per second come. The delay is that of the slowest request that"
-    " meets a scrape; `without` is the same between scrapes, so it is the machine.",
+    " meets a scrape; `without` is the same between scrapes: what requests are delayed by anyway.",
     "footprint": "Of a process that has answered 1,000 requests; from its start to its first answer.",
     "growth": "Bytecode instructions per request, which are the same on every machine; the last route is asked. FastAPI's own search"
     " for the route grows with the service.",
@@ -66,7 +69,8 @@ def page(figures: dict[str, Any]) -> str:
     parts = [INTRODUCTION.format(cpus=figures["machine"]["cpus"]), *_goals(groups)]
     for name, title in TITLES.items():
         parts += [f"## {title}", NOTES[name], *_details(name, groups.get(name, {}))]
-    facts = {"measured": figures["measured"], **figures["machine"], **figures["versions"]}
+    measured = {f"measured: {each}": when for each, when in figures["measured"].items()}
+    facts = {**measured, **figures["machine"], **figures["versions"]}
     parts += ["## Machine and versions", table(["what", "is"], facts.items())]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
@@ -97,7 +101,12 @@ def _details(name: str, group: dict[str, Any]) -> list[str]:
             for each, seconds in group["seen_s"].items()
         }
         missing = ", ".join(group["missing"])
-        note = [f"Not running, for their images are missing: {missing}."] if missing else []
+        note = []
+        if missing:
+            seconds = group["partial_start_s"]
+            note = [
+                f"Not running, for the image is missing: {missing}. The others are up after {seconds:.1f} s."
+            ]
         return [rows_table(seen), rows_table(group["idle"]), *note]
     images = group["images"]
     sizes = (

@@ -214,7 +214,8 @@ def test_a_notification_leads_to_the_dashboard(
     copy = shutil.copytree(yes_project / "observability" / "prometheus", tmp_path / "prometheus")
     config, rules = copy / "prometheus.yml", copy / "rules" / "alerts.yml"
     address = receiver.url.split("/")[2]
-    config.write_text(config.read_text().replace("[alertmanager:9093]", f"[{address}]"))
+    text = config.read_text().replace("[alertmanager:9093]", f"[{address}]")
+    config.write_text(text.split("scrape_configs:")[0])  # outside, those names are somebody else's
     rules.write_text(re.sub(r"(for|interval): \w+", r"\1: 1s", rules.read_text()))
     command = ["docker", "run", "--rm", "--network=host", "--env=PROJECT=p"]
     command += ["--env=GRAFANA_URL=https://grafana.test", f"--volume={copy}:/etc/prometheus:ro"]

@@ -97,9 +97,9 @@ def stopped(stack: Stack, service: str) -> Iterator[None]:
 def down_at_start(stack: Stack, service: str) -> Iterator[None]:
     """The backend starts, and answers, while it is not there."""
     stack.run("stop", service)
-    stack.run("restart", "backend")
-    stack.wait_for_health("healthy", ["backend"])
     try:
+        stack.run("restart", "backend")
+        stack.wait_for_health("healthy", ["backend"])
         yield
     finally:
         stack.run("start", service)
@@ -126,14 +126,14 @@ def restarted(stack: Stack, service: str) -> Iterator[None]:
 def out_of_memory(stack: Stack, service: str) -> Iterator[None]:
     """Its limit is too low; the engine ends it again and again."""
     variable = f"{service.upper().replace('-', '_')}_MEMORY"
-    recreate(stack, service, **{variable: "6m"})
 
     def ended() -> bool:
         now = state(stack, service)
         return now["RestartCount"] > 0 or bool(now["State"]["OOMKilled"])
 
-    wait_until(ended, f"{service} to be out of memory", SEEN_SECONDS)
     try:
+        recreate(stack, service, **{variable: "6m"})
+        wait_until(ended, f"{service} to be out of memory", SEEN_SECONDS)
         yield
     finally:
         recreate(stack, service)
@@ -161,12 +161,12 @@ def volume_full(stack: Stack, service: str) -> Iterator[None]:
     mount = f"--volume={stack.project}_{VOLUMES[service][0]}:/volume"
     shell = ["run", "--rm", "--network=none", "--user=0:0", mount, BACKEND_IMAGE, "sh", "-c"]
     fill = "dd if=/dev/zero of=/volume/filled bs=64k; dd if=/dev/zero of=/volume/filled-2 bs=512"
-    said = subprocess.run(["docker", *shell, fill], capture_output=True, text=True, check=False)
-    assert said.stderr.count("No space left on device") == 2, said.stderr
     try:
+        said = subprocess.run(["docker", *shell, fill], capture_output=True, text=True, check=False)
+        assert said.stderr.count("No space left on device") == 2, said.stderr
         yield
     finally:
-        docker(*shell, "rm /volume/filled /volume/filled-2")
+        docker(*shell, "rm -f /volume/filled /volume/filled-2")
         if service == "tempo":  # which never tries again to write what it could not: runbook.md
             stack.run("restart", service)
 
@@ -178,9 +178,10 @@ def volume_read_only(stack: Stack, service: str) -> Iterator[None]:
     override = Path(stack.compose.context, "read-only.yml")
     patch = {"services": {service: {"volumes": [f"{name}:{folder}:ro"]}}}
     override.write_text(yaml.safe_dump(patch), encoding="utf-8")
-    stack.run("-f", override.name, "up", "--detach", "--no-deps", service)
-    assert not next(m["RW"] for m in state(stack, service)["Mounts"] if m["Destination"] == folder)
     try:
+        stack.run("-f", override.name, "up", "--detach", "--no-deps", service)
+        mounts = state(stack, service)["Mounts"]
+        assert not next(mount["RW"] for mount in mounts if mount["Destination"] == folder)
         yield
     finally:
         recreate(stack, service)
@@ -190,15 +191,17 @@ def volume_read_only(stack: Stack, service: str) -> Iterator[None]:
 def port_taken(stack: Stack, service: str) -> Iterator[None]:
     """Another program listens on its port; it cannot start."""
     stack.run("stop", service)
-    with socket.socket() as other:
-        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        other.bind(("127.0.0.1", stack.ports[service]))
-        other.listen()
-        done = stack.run("up", "--detach", "--no-deps", service, check=False)
-        assert done.returncode, done.stderr
-        assert str(stack.ports[service]) in done.stderr, done.stderr
-        yield
-    stack.run("up", "--detach", "--no-deps", service)
+    try:
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("127.0.0.1", stack.ports[service]))
+            other.listen()
+            done = stack.run("up", "--detach", "--no-deps", service, check=False)
+            assert done.returncode, done.stderr
+            assert str(stack.ports[service]) in done.stderr, done.stderr
+            yield
+    finally:
+        stack.run("up", "--detach", "--no-deps", service)
 
 
 def published(services: list[str]) -> list[str]:

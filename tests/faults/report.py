@@ -11,6 +11,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from tests.faults.observe import LOOKED_UP
+
 Kept = dict[str, Any]
 
 OUTCOMES = {"passed": "", "failed": "**failed**"}
@@ -40,8 +42,8 @@ what may not be lost is lost, or if the backend grows by 20 MiB.
 - **back after**: seconds from the end of the fault (from its begin for what happens once: killed, restarted) until a new request is seen in
   Prometheus, Loki and Tempo, and until the service itself answers.
 - **lost**: of all requests those that never reach Prometheus; of all log lines those that are missing or there twice in Loki; of the
-  requests before the fault those whose trace is gone. In brackets: requests during the fault that have no trace. They are counted, and
-  raise `SpanExportFailing` when there are too many.
+  requests before the fault those whose trace is gone, of which at most {looked_up} are looked up. In brackets: of as many requests during
+  the fault those that have no trace. They are counted, and raise `SpanExportFailing` when there are too many.
 - **memory**: MiB by which the backend grew.
 """
 
@@ -112,7 +114,7 @@ def page(kept: Kept) -> str:
     faults, figures = tables(kept["tests"])
     facts, days = kept["facts"], sorted({test["day"] for test in kept["tests"].values()})
     about = f"Run on {' to '.join(dict.fromkeys([days[0], days[-1]]))} on {facts['machine']}."
-    lines = [INTRODUCTION.format(versions=about, **facts), *FAULT_HEADER, *faults]
+    lines = [INTRODUCTION.format(versions=about, looked_up=LOOKED_UP, **facts), *FAULT_HEADER, *faults]
     lines += ["", "## Figures", "", *FIGURE_HEADER, *figures, "", "## Every test", ""]
     for outcome in ("passed", "failed", "skipped"):
         names = [name for name, test in kept["tests"].items() if test["outcome"] == outcome]
