@@ -114,7 +114,11 @@ def page(kept: Kept) -> str:
     faults, figures = tables(kept["tests"])
     facts, days = kept["facts"], sorted({test["day"] for test in kept["tests"].values()})
     about = f"Run on {' to '.join(dict.fromkeys([days[0], days[-1]]))} on {facts['machine']}."
-    lines = [INTRODUCTION.format(versions=about, looked_up=LOOKED_UP, **facts), *FAULT_HEADER, *faults]
+    lines = [
+        INTRODUCTION.format(versions=about, looked_up=LOOKED_UP, **facts),
+        *FAULT_HEADER,
+        *faults,
+    ]
     lines += ["", "## Figures", "", *FIGURE_HEADER, *figures, "", "## Every test", ""]
     for outcome in ("passed", "failed", "skipped"):
         names = [name for name, test in kept["tests"].items() if test["outcome"] == outcome]
