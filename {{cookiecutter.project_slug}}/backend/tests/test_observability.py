@@ -40,13 +40,19 @@ def app() -> FastAPI:
 
 
 @pytest.fixture
-def client(app: FastAPI) -> Iterator[TestClient]:
-    """Yield a client of the observed application; its errors are answers, as on a server."""
+def same_logging() -> Iterator[None]:
+    """Put logging back as it was."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = before
+
+
+@pytest.fixture
+def client(app: FastAPI, same_logging: None) -> Iterator[TestClient]:
+    """Yield a client of the observed application; its errors are answers, as on a server."""
     with TestClient(setup_observability(app), raise_server_exceptions=False) as running:
         yield running
-    root.handlers[:], root.level = before
 
 
 def counted(client: TestClient, endpoint: str, status: str) -> float:
@@ -143,6 +149,13 @@ def test_a_scrape_leaves_the_interpreter_as_it_was(client: TestClient) -> None:
     before = sys.getswitchinterval(), gc.isenabled()
     assert "python_info" in client.get(METRICS_PATH).text
     assert (sys.getswitchinterval(), gc.isenabled()) == before == (0.005, True)
+
+
+@pytest.mark.usefixtures("same_logging")
+def test_what_is_there_at_the_start_is_not_searched_for_garbage(app: FastAPI) -> None:
+    with TestClient(setup_observability(app)):
+        assert all(each is not app for each in gc.get_objects())
+    assert any(each is app for each in gc.get_objects())
 
 
 def test_the_service_is_observed_only_when_asked() -> None:
