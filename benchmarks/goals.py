@@ -151,7 +151,7 @@ def _latency(results: Results) -> str:
     bare, core, observed = (rows[name]["median_ms"] for name in ("bare", "core image", "observed"))
     return (
         f"That is {(observed - bare) * 1000:.0f} µs in the median; the core image, which adds an access log only,"
-        f" differs from bare by {(core - bare) * 1000:.0f} µs. Saturated it is more. "
+        f" differs from bare by {(core - bare) * 1000:.0f} µs. What it is made of was measured saturated. "
         + _parts("item")(results)
     )
 
