@@ -162,6 +162,8 @@ def _scrape(results: Results) -> str:
         f"In the median scrape it is {row['delay_ms']:.1f} ms, in 95 % of them"
         f" {row['delay_p95_ms']:.1f} ms. Between scrapes it is {row['delay_without_ms']:.1f},"
         f" {row['delay_without_p95_ms']:.1f} and at most {row['delay_without_max_ms']:.1f} ms."
+        " A scrape computes in turns of 0.2 ms, of which a request waits for several. Tried: shorter"
+        " turns, which changed nothing."
     )
 
 
