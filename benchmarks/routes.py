@@ -22,7 +22,7 @@ def add_routes(app: FastAPI) -> FastAPI:
 def add_series(app: FastAPI) -> FastAPI:
     """Have the observed service count requests of so many routes that it has ``BENCH_SERIES``."""
     if series := int(os.environ.get("BENCH_SERIES", "0")):
-        from app.observability import REGISTRY, request_metrics
+        from app.observability_metrics import REGISTRY, request_metrics
 
         metrics = request_metrics(REGISTRY)
         for route in range(-(-series // SERIES_OF_A_ROUTE)):

@@ -23,6 +23,7 @@ FEATURE_PATHS: dict[str, tuple[str, ...]] = {
         "observability",
         "backend/app/observability.py",
         "backend/app/observability_logs.py",
+        "backend/app/observability_metrics.py",
         "backend/app/observability_redaction.py",
         "backend/app/observability_traces.py",
         "backend/requirements/observability.txt",

@@ -5,30 +5,17 @@ Switched on by ``APP_EXTENSIONS=app.observability:setup_observability`` under
 application is imported. FastAPI itself then makes one server span per request.
 """
 
-import asyncio
 import gc
-import hmac
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from functools import cache
 from time import perf_counter
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry import trace
-from prometheus_client import (
-    REGISTRY,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-)
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import REGISTRY
 from pydantic import SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from starlette.requests import ClientDisconnect
@@ -41,6 +28,14 @@ from app.observability_logs import (
     logs_access,
     trace_ids,
 )
+from app.observability_metrics import (
+    UNMATCHED,
+    RequestMetrics,
+    bearer,
+    known_method,
+    read_metrics,
+    request_metrics,
+)
 from app.observability_redaction import SECRET_NAMES, Redactor, secret_names
 from app.observability_traces import (
     TELEMETRY_KEY,
@@ -52,18 +47,9 @@ from app.observability_traces import (
 from app.settings import settings
 
 METRICS_PATH = "/metrics"
-UNMATCHED = "unmatched"  # endpoint of every request that no route took
-OTHER_METHOD = "_OTHER"  # as in OpenTelemetry's http.request.method
 CLIENT_CLOSED = 499  # as nginx has it: the client went away before it was answered
-METHODS = frozenset(
-    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
-)
-# Seconds; OpenTelemetry's advice for HTTP servers, which has the 500 ms of the latency objective.
-# https://opentelemetry.io/docs/specs/semconv/http/http-metrics/#metric-httpserverrequestduration
-BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 LOGGED_PATH_MAX = 512  # characters; a caller decides how long a path is
 TRACE_HEADER = "x-trace-id"
-TURN_SECONDS = 0.0002  # that a scrape runs while a request waits
 
 
 class ObservabilitySettings(BaseSettings):
@@ -110,7 +96,7 @@ def setup_observability(app: FastAPI) -> FastAPI:
     if not {500, Exception} & app.exception_handlers.keys():  # the application's own stays
         app.exception_handlers[Exception] = answer_error
     app.add_middleware(RequestObserver, metrics=request_metrics(REGISTRY), redactor=redactor)
-    allowed = [Depends(_bearer(options.metrics_token))]
+    allowed = [Depends(bearer(options.metrics_token))]
     app.add_api_route(METRICS_PATH, read_metrics, include_in_schema=False, dependencies=allowed)
     lifespan = with_flush(app.router.lifespan_context, provider)
     app.router.lifespan_context = _with_short_collections(lifespan)
@@ -136,113 +122,6 @@ def _with_short_collections(lifespan: Lifespan[FastAPI]) -> Lifespan[FastAPI]:
                 gc.unfreeze()
 
     return frozen_lifespan
-
-
-# --- Metrics ---------------------------------------------------------------------------------
-
-
-@dataclass
-class RequestMetrics:
-    """The metrics of the HTTP server, with their label children cached.
-
-    The caches are bounded because every label value is: routes, known methods, status codes.
-    """
-
-    requests: Counter
-    duration: Histogram
-    active: Gauge
-    _counters: dict[tuple[str, str, int], Counter] = field(default_factory=dict)
-    _histograms: dict[tuple[str, str], Histogram] = field(default_factory=dict)
-
-    def record(
-        self,
-        method: str,
-        endpoint: str,
-        status: int,
-        seconds: float,
-        exemplar: dict[str, str] | None,
-    ) -> None:
-        """Count one request that has ended.
-
-        Args:
-            method: HTTP method, one of `METHODS` or `OTHER_METHOD`.
-            endpoint: Route template, or `UNMATCHED`.
-            status: Status code of the response.
-            seconds: Time from the request's start to the last byte of the response.
-            exemplar: Labels that lead to the trace, if it is kept.
-        """
-        counter = self._counters.get((method, endpoint, status))
-        if counter is None:
-            counter = self.requests.labels(method, endpoint, str(status))
-            self._counters[method, endpoint, status] = counter
-        histogram = self._histograms.get((method, endpoint))
-        if histogram is None:
-            histogram = self._histograms[method, endpoint] = self.duration.labels(method, endpoint)
-        counter.inc()
-        histogram.observe(seconds, exemplar)
-
-
-@cache
-def request_metrics(registry: CollectorRegistry) -> RequestMetrics:
-    """Return the registry's HTTP metrics; made on the first call, as names are unique in it."""
-    labels = ("method", "endpoint")
-    return RequestMetrics(
-        Counter("http_requests", "Requests answered.", (*labels, "status"), registry=registry),
-        Histogram(
-            "http_request_duration_seconds",
-            "Time from a request's start to the last byte of its response.",
-            labels,
-            buckets=BUCKETS,
-            registry=registry,
-        ),
-        Gauge("active_requests", "Requests being answered now.", registry=registry),
-    )
-
-
-@cache
-def _renderer() -> ThreadPoolExecutor:
-    # Not the pool of the application's requests: it may be full just when a scrape matters most.
-    return ThreadPoolExecutor(1, "metrics")
-
-
-def _render(encode: Callable[[CollectorRegistry], bytes]) -> bytes:
-    """Encode all metrics in a way that lets requests pass, with thousands of series, too.
-
-    By default a thread may run for 5 ms before another one gets its turn, and a request needs
-    several turns. And the many objects made here, none of which stays, would have all objects of
-    the process searched for garbage, for tens of milliseconds.
-    """
-    interval, collects = sys.getswitchinterval(), gc.isenabled()
-    sys.setswitchinterval(TURN_SECONDS)
-    gc.disable()
-    try:
-        return encode(REGISTRY)
-    finally:
-        sys.setswitchinterval(interval)
-        if collects:
-            gc.enable()
-
-
-def _bearer(token: SecretStr) -> Callable[[Request], Awaitable[None]]:
-    """Return a check that a request has the token, if there is one, as ``Authorization: Bearer``."""
-    expected = f"Bearer {token.get_secret_value()}".encode()
-
-    async def check(request: Request) -> None:
-        given = request.headers.get("authorization", "").encode("latin-1")
-        if token.get_secret_value() and not hmac.compare_digest(given, expected):
-            raise HTTPException(401, "Bearer token needed", {"WWW-Authenticate": "Bearer"})
-
-    return check
-
-
-async def read_metrics(request: Request) -> Response:
-    """Return all metrics as OpenMetrics if the scraper accepts it, else as Prometheus text.
-
-    Only OpenMetrics carries exemplars: https://prometheus.io/docs/specs/om/open_metrics_spec/
-    """
-    encode, content_type = choose_encoder(request.headers.get("accept", ""))
-    body = await asyncio.get_running_loop().run_in_executor(_renderer(), _render, encode)
-    return Response(body, headers={"content-type": content_type})
 
 
 class RequestObserver:
@@ -298,7 +177,7 @@ class RequestObserver:
         except Exception as error:
             status = 500  # a response that breaks off is a failure, whatever its first line said
             record_error(error, self.redactor)
-            log_exception(_known(scope["method"]), scope["path"][:LOGGED_PATH_MAX], error)
+            log_exception(known_method(scope["method"]), scope["path"][:LOGGED_PATH_MAX], error)
             raise
         finally:
             end()
@@ -312,7 +191,7 @@ class RequestObserver:
         ids: dict[str, str],
         sampled: bool,
     ) -> None:
-        method = _known(scope["method"])
+        method = known_method(scope["method"])
         self.metrics.record(method, endpoint, status, seconds, ids if sampled else None)
         if not logs_access():
             return
@@ -330,10 +209,6 @@ class RequestObserver:
                 "client": client[0][:64] if client else None,  # a proxy may say anything
             },
         )
-
-
-def _known(method: str) -> str:
-    return method if method in METHODS else OTHER_METHOD
 
 
 async def answer_error(_request: Request, _error: Exception) -> Response:

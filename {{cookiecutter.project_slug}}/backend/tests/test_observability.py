@@ -12,8 +12,9 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.main import app as main_app
-from app.observability import METRICS_PATH, UNMATCHED, answer_error, setup_observability
+from app.observability import METRICS_PATH, answer_error, setup_observability
 from app.observability_logs import JsonFormatter, encode
+from app.observability_metrics import UNMATCHED
 
 
 @dataclass(frozen=True)
