@@ -36,6 +36,7 @@ class Receiver:
     """What ALERT_WEBHOOK_URL stands for."""
 
     url: str = ""
+    status: int = 200  # of its answers
     messages: list[Message] = field(default_factory=list)
 
     def seen(self) -> list[tuple[str, list[str]]]:
@@ -60,7 +61,7 @@ def receiver() -> Iterator[Receiver]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             receiving.messages.append(json.loads(body))
-            self.send_response(200)
+            self.send_response(receiving.status)
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:
@@ -97,11 +98,12 @@ class Alertmanager:
         found: list[Message] = requests.get(f"{self.url}/api/v2/alerts", timeout=10).json()
         return found
 
-    def sum_of(self, metric: str) -> float:
-        """Return the sum over a metric's labels."""
+    def values(self, metric: str, **labels: str) -> list[float]:
+        """Return the values of a metric where it has these labels."""
         text = requests.get(f"{self.url}/metrics", timeout=10).text
         samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
-        return sum(sample.value for sample in samples if sample.name == metric)
+        named = [sample for sample in samples if sample.name == metric]
+        return [sample.value for sample in named if labels.items() <= sample.labels.items()]
 
 
 def service_of(project: Path, name: str = "alertmanager") -> dict[str, Any]:
@@ -188,6 +190,19 @@ def test_who_was_paged_gets_no_ticket_about_the_same(
     }
 
 
+def test_a_message_that_is_refused_is_counted(telling: Alertmanager, receiver: Receiver) -> None:
+    """The alert NotificationsFailing sees an increase of what was 0 from the start."""
+
+    def failed() -> list[float]:
+        labels = {"integration": "webhook", "reason": "clientError"}
+        return telling.values("alertmanager_notifications_failed_total", **labels)
+
+    assert failed() == [0]
+    receiver.status = 404
+    telling.raise_alerts(PAGE)
+    wait_until(lambda: failed() > [0], "the count")
+
+
 def test_it_is_silent_without_an_address(
     yes_project: Path, tmp_path: Path, telling: Alertmanager, receiver: Receiver
 ) -> None:
@@ -197,12 +212,12 @@ def test_it_is_silent_without_an_address(
         telling.raise_alerts(PAGE)  # with the same waiting time, and later
         wait_until(lambda: receiver.messages, "a message from the one that tells")
         for metric in ("notifications", "notification_requests", "notifications_failed"):
-            assert silent.sum_of(f"alertmanager_{metric}_total") == 0
+            assert sum(silent.values(f"alertmanager_{metric}_total")) == 0
         assert silent.active()[0]["receivers"] == [{"name": "silent"}]
         stop(silent.running.process)
         assert "level=WARN" not in silent.running.output()
         assert "level=ERROR" not in silent.running.output()
-    assert telling.sum_of("alertmanager_notifications_total") == 1
+    assert sum(telling.values("alertmanager_notifications_total")) == 1
     assert len(receiver.messages) == 1
 
 
