@@ -32,7 +32,8 @@ def dead_endpoint(request: pytest.FixtureRequest) -> Iterator[str]:
         listener.bind(("127.0.0.1", 0))
         if request.param == "accepts and never answers":
             listener.listen()
-        name = "tempo.invalid" if request.param == "has no name" else "127.0.0.1"
+        # A label of more than 63 characters: no resolver outside this process is asked for it.
+        name = "tempo" * 13 if request.param == "has no name" else "127.0.0.1"
         yield f"http://{name}:{listener.getsockname()[1]}"
 
 
