@@ -163,6 +163,12 @@ def unused_port() -> int:
     raise RuntimeError(f"every port of {FIXED_PORTS} is taken")
 
 
+def docker(*arguments: str, check: bool = True) -> str:
+    """Run the engine's program and return what it prints."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=check)
+    return done.stdout
+
+
 @contextmanager
 def running_stack(
     project: Path, files: list[str] = OVERLAY, *, fixed_ports: bool = False

@@ -16,7 +16,7 @@ from scripts.engine import CORE
 from tests.backend import ITEMS
 from tests.conftest import Bake
 from tests.running import wait_until
-from tests.stack import FRESH_SECONDS, Stack, running_stack
+from tests.stack import FRESH_SECONDS, Stack, docker, running_stack
 
 pytestmark = pytest.mark.e2e
 
@@ -101,11 +101,6 @@ def test_secrets_are_in_no_image_no_log_and_not_in_the_core(secured: Stack) -> N
     for where, text in seen.items():
         assert env["GRAFANA_ADMIN_PASSWORD"] not in text, where
         assert TOKEN not in text, where
-
-
-def docker(*arguments: str, check: bool = True) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=check)
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from tests.running import unavailable, wait_until
-from tests.stack import PORT_VARIABLES, Stack
+from tests.stack import PORT_VARIABLES, Stack, docker
 
 Fault = Callable[[Stack, str], AbstractContextManager[None]]
 
@@ -49,12 +49,6 @@ def state(stack: Stack, service: str) -> dict[str, Any]:
     """Return what the engine tells of a service's container."""
     found: dict[str, Any] = json.loads(docker("inspect", container(stack, service)))[0]
     return found
-
-
-def docker(*arguments: str, check: bool = True) -> str:
-    """Run the engine's program and return what it prints."""
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=check)
-    return done.stdout
 
 
 def kill(stack: Stack, service: str) -> None:

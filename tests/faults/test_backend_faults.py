@@ -15,7 +15,7 @@ from tests.backend import HEALTH, ITEMS
 from tests.faults import inject, observe
 from tests.faults.load import RATE, Answer, running_load
 from tests.running import wait_until
-from tests.stack import Stack, unused_port
+from tests.stack import Stack, docker, unused_port
 
 pytestmark = pytest.mark.e2e
 
@@ -88,7 +88,7 @@ def test_a_stop_under_load_finishes_what_it_has_begun(
             slow = pool.submit(create_slowly, faulty.url("backend"), begun)
             assert begun.wait(timeout=10)
             stopping = time.time()
-            inject.docker("stop", inject.container(faulty, "backend"))
+            docker("stop", inject.container(faulty, "backend"))
             finished = inject.state(faulty, "backend")["State"]["FinishedAt"]
             assert slow.result() == 201
         seconds = datetime.fromisoformat(finished).timestamp() - stopping
@@ -162,6 +162,6 @@ def wait_for_instances(stack: Stack, number: int, since: float) -> float:
 def replica_urls(stack: Stack) -> list[str]:
     """Return where each of the backend's containers answers on this machine."""
     ids = stack.run("ps", "--quiet", "backend").stdout.split()
-    urls = [f"http://{inject.docker('port', each, '8000/tcp').strip()}" for each in ids]
+    urls = [f"http://{docker('port', each, '8000/tcp').strip()}" for each in ids]
     assert all(requests.get(url + HEALTH, timeout=10).ok for url in urls)
     return urls

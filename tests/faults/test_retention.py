@@ -15,7 +15,7 @@ from scripts.engine import OVERLAY, configuration
 from tests.backend import ITEMS
 from tests.faults import inject
 from tests.running import wait_until
-from tests.stack import Stack
+from tests.stack import Stack, docker
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
@@ -36,7 +36,7 @@ def files(stack: Stack, service: str, pattern: str) -> set[str]:
     """Return the paths below a service's volume that match a pattern of find(1)."""
     volume = f"--volume={stack.project}_{inject.VOLUMES[service][0]}:/volume:ro"
     run = ["run", "--rm", "--network=none", "--user=0:0", volume, inject.BACKEND_IMAGE]
-    return set(inject.docker(*run, "find", "/volume", "-path", pattern).split())
+    return set(docker(*run, "find", "/volume", "-path", pattern).split())
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_prometheus_deletes_old_metrics(
     image = inject.state(faulty, "prometheus")["Config"]["Image"]
     volume = f"--volume={faulty.project}_prometheus-data:/prometheus"
     run = ["run", "--rm", "--network=none", volume, "--entrypoint=sh", image]
-    inject.docker(*run, "-c", make, samples)
+    docker(*run, "-c", make, samples)
     made = sorted(files(faulty, "prometheus", "/volume/*/meta.json") - before)
     assert len(made) == 2  # named in the order in which they were made, the old one first
     gone = deleted(faulty, short_retention, "prometheus", "/volume/*/meta.json", {made[0]})

@@ -18,7 +18,7 @@ from tests.conftest import Bake
 from tests.faults import inject, observe
 from tests.faults.inject import BACKEND_IMAGE
 from tests.running import unavailable, wait_until
-from tests.stack import Stack, running_stack
+from tests.stack import Stack, docker, running_stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
@@ -119,7 +119,7 @@ def upgrade(stack: Stack) -> None:
         for service in set(stack.services) - {"backend"}:
             assert inject.state(stack, service)["Config"]["Image"].startswith("upgraded-")
     finally:
-        inject.docker("image", "rm", "--force", *images.values())
+        docker("image", "rm", "--force", *images.values())
 
 
 def restart_engine(stack: Stack) -> None:
