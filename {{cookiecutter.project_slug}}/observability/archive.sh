@@ -32,7 +32,7 @@ fi
 archive() {
   step=$1
   shift
-  docker run --rm --user 0:0 --network none --read-only --cap-drop ALL --security-opt no-new-privileges \
+  docker run --rm --log-driver none --user 0:0 --network none --read-only --cap-drop ALL --security-opt no-new-privileges \
     --memory 512m --pids-limit 64 --mount "$(file_at "$here/archive.py" /archive.py)" \
     "$@" "$image" python /archive.py "$step" "$project" $volumes
 }
