@@ -2,7 +2,9 @@
 
 import json
 import re
+import socket
 import sys
+import urllib.parse
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -98,6 +100,14 @@ class Backend:
     def get(self, path: str, **options: Any) -> requests.Response:
         """Make one GET request."""
         return requests.get(self.url + path, timeout=30, **options)
+
+    def abandon_upload(self, *headers: str) -> None:
+        """Begin an upload to ``/extra/upload``, and go away in the middle of it."""
+        address = urllib.parse.urlsplit(self.url)
+        head = ["POST /extra/upload HTTP/1.1", "Host: a", "Content-Length: 100", *headers]
+        with socket.create_connection((address.hostname, address.port or 0)) as client:
+            client.sendall("\r\n".join([*head, "", "half"]).encode())
+            wait_until(lambda: self.value("active_requests") > 0, "the upload to begin")
 
     def samples(self) -> list[Sample]:
         """Return all samples of /metrics, read as OpenMetrics."""

@@ -1,13 +1,17 @@
 """The lines that the running service writes: each one JSON, with the ids of its trace."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from tests.backend import HEALTH, ITEMS, Backend, running_backend
 
 TRACE_ID, SPAN_ID = "ab" * 16, "cd" * 8
+BROKEN = "WS /extra/broken failed: RuntimeError('broken socket')"
 TRACED = {"traceparent": f"00-{TRACE_ID}-{SPAN_ID}-01"}
 
 
@@ -46,6 +50,27 @@ def test_an_unhandled_error_is_logged_once_with_its_trace(backend: Backend) -> N
     assert error["trace_id"] == TRACE_ID
     assert error["exception"].endswith("RuntimeError: boom")
     assert len([line for line in backend.log() if "boom" in line.get("exception", "")]) == 1
+
+
+def test_an_error_of_a_websocket_is_logged_once_with_its_trace(backend: Backend) -> None:
+    url = backend.url.replace("http", "ws") + "/extra/broken"
+    with connect(url, additional_headers=TRACED) as websocket, suppress(ConnectionClosed):
+        websocket.recv()
+    error = backend.wait_for_log(logger="app.error", message=BROKEN)
+    assert error["trace_id"] == TRACE_ID
+    backend.get("/last-but-one")
+    backend.wait_for_log(path="/last-but-one")
+    failed = [line for line in backend.log() if "broken socket" in line.get("exception", "")]
+    assert failed == [error]
+
+
+def test_a_client_that_goes_away_is_no_error(backend: Backend) -> None:
+    backend.abandon_upload()
+    with connect(backend.url.replace("http", "ws") + "/extra/echo"):
+        pass
+    backend.wait_for_log(logger="app.access", path="/extra/upload", status=499)
+    backend.wait_for_log(name="WS /extra/echo")
+    assert [line for line in backend.log() if "Disconnect" in line.get("exception", "")] == []
 
 
 def test_the_applications_own_lines_carry_the_trace_and_their_extra_fields(

@@ -63,6 +63,20 @@ def test_an_unhandled_error_is_on_the_span(backend: Backend, tempo: Receiver) ->
     assert attributes(event)["exception.message"] == "boom"
 
 
+def test_a_client_that_goes_away_is_no_error_of_the_service(
+    backend: Backend, tempo: Receiver
+) -> None:
+    stream, upload = uuid.uuid4().hex, uuid.uuid4().hex
+    of = {each: f"00-{each}-{'1' * 16}-01" for each in (stream, upload)}
+    url = "/extra/stream?chunks=1000&seconds=0.05"
+    with backend.get(url, headers={"traceparent": of[stream]}, stream=True):
+        pass
+    backend.abandon_upload(f"traceparent: {of[upload]}")
+    spans = [span for each in of for span in tempo.wait_for_trace(each)]
+    assert [span.status.code for span in spans] == [Status.STATUS_CODE_UNSET] * 2
+    assert [attributes(span)["http.response.status_code"] for span in spans] == [200, 499]
+
+
 def test_the_callers_trace_goes_on(backend: Backend, tempo: Receiver) -> None:
     backend.get(ITEMS, headers={"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"})
     (span,) = tempo.wait_for_trace("ab" * 16)

@@ -105,6 +105,13 @@ async def echo(websocket: WebSocket) -> None:
     await websocket.close()
 
 
+@router.websocket("/broken")
+async def break_off(websocket: WebSocket) -> None:
+    """Fail in the middle of a conversation."""
+    await websocket.accept()
+    raise RuntimeError("broken socket")
+
+
 async def plain(request: Request) -> PlainTextResponse:
     """Answer from a route that FastAPI knows nothing about."""
     return PlainTextResponse(request.path_params["name"])

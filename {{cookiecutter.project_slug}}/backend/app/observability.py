@@ -9,17 +9,19 @@ import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Request, Response
+from fastapi._body_limit import get_body_limit_error
 from fastapi.responses import JSONResponse
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry import trace
 from prometheus_client import REGISTRY
-from pydantic import SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from app.observability_logs import (
     configure_logging,
@@ -38,29 +40,37 @@ from app.observability_metrics import (
 )
 from app.observability_redaction import SECRET_NAMES, Redactor, secret_names
 from app.observability_traces import (
+    CLIENT_CLOSED,
     TELEMETRY_KEY,
     Telemetry,
+    check_sampler,
     record_error,
     set_up_provider,
     with_flush,
 )
-from app.settings import settings
+from app.settings import VARIABLES, settings
 
 METRICS_PATH = "/metrics"
-CLIENT_CLOSED = 499  # as nginx has it: the client went away before it was answered
 LOGGED_PATH_MAX = 512  # characters; a caller decides how long a path is
 TRACE_HEADER = "x-trace-id"
 
+Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
 
 class ObservabilitySettings(BaseSettings):
-    """What can be told from outside, by variables that start with ``APP_``."""
+    """What can be told from outside, by variables that start with ``APP_``.
 
-    model_config = SettingsConfigDict(env_prefix="APP_")
+    Raises:
+        pydantic.ValidationError: a variable has a value that is not allowed; the error names both.
+    """
 
-    log_level: str = "INFO"
+    model_config = VARIABLES
+
+    log_level: Annotated[Level, BeforeValidator(str.upper)] = "INFO"
     print_spans: bool = False  # one JSON line per span on stdout, for work without a trace store
     metrics_token: SecretStr = SecretStr("")  # asked for by GET /metrics, unless it is empty
-    traced_callers: float = 10  # requests per second that are traced because their callers say so
+    # Requests per second that are traced because their callers say so.
+    traced_callers: Annotated[float, Field(ge=0)] = 10
     redacted_parameters: Annotated[tuple[str, ...], NoDecode] = SECRET_NAMES
 
     @field_validator("redacted_parameters", mode="before")
@@ -80,6 +90,7 @@ def setup_observability(app: FastAPI) -> FastAPI:
     """
     options = ObservabilitySettings()
     redactor = Redactor(options.redacted_parameters)
+    check_sampler()
     configure_logging(options.log_level, redactor)
     provider = set_up_provider(redactor, options.traced_callers, options.print_spans)
     unobserved = {METRICS_PATH, settings.health_path}
@@ -140,8 +151,11 @@ class RequestObserver:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         telemetry = scope.get(TELEMETRY_KEY)
-        if scope["type"] != "http" or telemetry is None:
+        if telemetry is None:
             await self._next(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
+            await self._pass_websocket(scope, receive, send)
             return
         started = perf_counter()
         context = trace.get_current_span().get_span_context()
@@ -172,15 +186,30 @@ class RequestObserver:
         try:
             await self._next(scope, receive, observed_send)
         except ClientDisconnect:
+            # Nobody is left to be answered, but the server would report an error of the service.
             status = status or CLIENT_CLOSED
-            raise
         except Exception as error:
+            if get_body_limit_error(error):  # FastAPI has answered, or will, outside of this
+                status = 413
+                raise
             status = 500  # a response that breaks off is a failure, whatever its first line said
-            record_error(error, self.redactor)
-            log_exception(known_method(scope["method"]), scope["path"][:LOGGED_PATH_MAX], error)
+            self._report_error(known_method(scope["method"]), scope, error)
             raise
         finally:
             end()
+
+    async def _pass_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._next(scope, receive, send)
+        except WebSocketDisconnect:  # as above
+            return
+        except Exception as error:
+            self._report_error("WS", scope, error)
+            raise
+
+    def _report_error(self, method: str, scope: Scope, error: Exception) -> None:
+        record_error(error, self.redactor)
+        log_exception(method, scope["path"][:LOGGED_PATH_MAX], error)
 
     def _report(
         self,

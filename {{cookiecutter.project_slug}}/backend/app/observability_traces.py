@@ -1,5 +1,6 @@
 """What is traced, how much of it, and that it leaves in time; a part of ``app.observability``."""
 
+import os
 import re
 import threading
 import traceback
@@ -33,6 +34,7 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 from app.observability_redaction import REDACTED, TEXT_MAX, Redactor, text_of
 
 FLUSH_SECONDS = 1.5
+CLIENT_CLOSED = 499  # as nginx has it: the client went away before it was answered
 TELEMETRY_KEY = "fastapi.telemetry"  # where FastAPI keeps what it knows of a request, in the scope
 # What a caller sends that does not keep its trace: https://www.w3.org/TR/trace-context/#traceparent-header
 _UNKEPT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]")
@@ -171,6 +173,29 @@ class Telemetry(NativeTelemetry):
         return trace.INVALID_SPAN_CONTEXT if self._traces_nothing else None
 
 
+class DisconnectProcessor(SpanProcessor):
+    """Takes the error off a request whose client went away: it is none of the service.
+
+    FastAPI says ``ConnectionError`` of it. An error of that name that nobody handled has an event
+    by `record_error`, and one that was handled has an answer.
+    """
+
+    def _on_ending(self, span: Span) -> None:
+        if span._status.status_code is not trace.StatusCode.ERROR:
+            return
+        attributes: Any = span._attributes
+        values = attributes._dict  # see RedactingProcessor
+        status = values.get("http.response.status_code", CLIENT_CLOSED)
+        if (
+            values.get("error.type") == "ConnectionError"
+            and status < 500
+            and not any(event.name == "exception" for event in span._events)
+        ):
+            del values["error.type"]
+            values["http.response.status_code"] = status
+            span._status = trace.Status()
+
+
 class RedactingProcessor(SpanProcessor):
     """Hides secrets in all that a span has when it ends: nothing is exported before that."""
 
@@ -221,6 +246,26 @@ class CountingProcessor(SpanProcessor):
         _spans_made().inc()
 
 
+def check_sampler() -> None:
+    """Refuse a share of traces that is none; the SDK would keep all of them, with a warning.
+
+    Raises:
+        ValueError: ``OTEL_TRACES_SAMPLER_ARG`` is not a number from 0 to 1.
+    """
+    share = os.environ.get("OTEL_TRACES_SAMPLER_ARG")
+    if not share or not os.environ.get("OTEL_TRACES_SAMPLER", "").endswith("traceidratio"):
+        return
+    try:
+        right = 0 <= float(share) <= 1
+    except ValueError:
+        right = False
+    if not right:
+        raise ValueError(
+            f"OTEL_TRACES_SAMPLER_ARG={share!r} (TRACE_SAMPLE_RATIO in .env): allowed are numbers"
+            " from 0 to 1, the share of traces that is kept"
+        )
+
+
 def set_up_provider(
     redactor: Redactor, caller_limit: float, print_spans: bool = False
 ) -> TracerProvider:
@@ -233,6 +278,7 @@ def set_up_provider(
         return TracerProvider(ALWAYS_OFF)
     if not isinstance(provider.sampler, CallerLimit):
         provider.sampler = CallerLimit(provider.sampler, caller_limit)
+        provider.add_span_processor(DisconnectProcessor())
         provider.add_span_processor(RedactingProcessor(redactor))
         provider.add_span_processor(CountingProcessor())
         if print_spans:

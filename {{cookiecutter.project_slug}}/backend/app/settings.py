@@ -6,15 +6,18 @@ from typing import Annotated
 from pydantic import field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+# Not env_prefix, with which an error would not name the variable.
+VARIABLES = SettingsConfigDict(alias_generator=lambda name: f"APP_{name.upper()}")
+
 
 class Settings(BaseSettings):
     """What the service can be told from outside.
 
     Raises:
-        pydantic.ValidationError: a variable has a value of the wrong type.
+        pydantic.ValidationError: a variable has a value of the wrong type; the error names both.
     """
 
-    model_config = SettingsConfigDict(env_prefix="APP_")
+    model_config = VARIABLES
 
     project_name: str = "{{ cookiecutter.project_name }}"
     description: str = "{{ cookiecutter.description }}"

@@ -4,10 +4,10 @@ import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import Body, FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -127,6 +127,39 @@ def test_the_application_keeps_its_own_answer_to_errors(
     setup_observability(other)
     assert other.exception_handlers == before
     assert app.exception_handlers[Exception] is answer_error
+
+
+def test_a_body_that_is_too_large_is_no_failure_of_the_service(
+    caplog: pytest.LogCaptureFixture, same_logging: None
+) -> None:
+    app = FastAPI(max_body_size=10)
+
+    @app.post("/things")
+    async def create_thing(name: Annotated[str, Body()]) -> str:
+        return name
+
+    with TestClient(setup_observability(app)) as client:
+        assert client.post("/things", json="a long name").status_code == 413
+    lines = [(line["level"], line.get("status")) for line in logged(caplog.records)]
+    assert lines == [("info", 413)]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("APP_LOG_LEVEL", "VERBOSE"),
+        ("APP_TRACED_CALLERS", "-1"),
+        ("OTEL_TRACES_SAMPLER_ARG", "0,1"),
+        ("OTEL_TRACES_SAMPLER_ARG", "10"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named_with_its_variable(
+    monkeypatch: pytest.MonkeyPatch, app: FastAPI, variable: str, value: str
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError, match=rf"{variable}(.|\n)*'{value}'"):
+        setup_observability(app)
 
 
 def test_an_error_stays_what_it_is(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
