@@ -9,7 +9,7 @@ from typing import Any
 
 CORE = ["compose.yml"]
 OVERLAY = [*CORE, "compose.observability.yml"]
-PULL_SECONDS = 900
+PULL_SECONDS = 300
 
 
 def engine_problem() -> str | None:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,16 +151,16 @@ def json_lines(text: str) -> list[Json]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def unused_port() -> int:
-    """Return a loopback port that nothing listens on, and that no outgoing connection gets."""
+def unused_ports(number: int) -> list[int]:
+    """Return so many loopback ports that nothing listens on, and that no outgoing connection gets."""
+    found: list[int] = []
     for port in random.sample(FIXED_PORTS, len(FIXED_PORTS)):
-        with socket.socket() as listener:
-            try:
-                listener.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError(f"every port of {FIXED_PORTS} is taken")
+        if len(found) == number:
+            return found
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            found.append(port)
+    raise RuntimeError(f"there are not {number} ports left of {FIXED_PORTS}")
 
 
 def docker(*arguments: str, check: bool = True) -> str:
@@ -182,7 +182,8 @@ def running_stack(
     """
     need_engine()
     name = f"e2e-{secrets.token_hex(4)}"
-    ports = {service: unused_port() for service in PORT_VARIABLES} if fixed_ports else {}
+    numbers = unused_ports(len(PORT_VARIABLES)) if fixed_ports else []
+    ports = dict(zip(PORT_VARIABLES, numbers, strict=fixed_ports))
     with (project / ".env").open("a", encoding="utf-8") as env:
         env.writelines(f"{PORT_VARIABLES[each]}={ports.get(each, 0)}\n" for each in PORT_VARIABLES)
         env.writelines(f"{variable}=0\n" for variable in OTLP_PORT_VARIABLES)

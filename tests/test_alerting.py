@@ -54,8 +54,13 @@ def test_a_metric_that_an_alert_looks_at_exists(stack: Stack, metric: str) -> No
 def test_the_disk_of_every_volume_is_watched(stack: Stack) -> None:
     stack.need("node-exporter")
     volumes = stack.run("config", "--volumes").stdout.split()
-    series = map(json.loads, stack.query("node_filesystem_avail_bytes"))
-    assert {each["mountpoint"] for each in series} == {f"/volumes/{name}" for name in volumes}
+    watched = {f"/volumes/{name}" for name in volumes}
+
+    def seen() -> set[str]:
+        series = map(json.loads, stack.query("node_filesystem_avail_bytes"))
+        return {each["mountpoint"] for each in series}
+
+    wait_until(lambda: seen() == watched, f"{watched}", timeout=FRESH_SECONDS)
 
 
 def test_every_request_has_a_span_that_reaches_tempo(stack: Stack) -> None:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
@@ -54,6 +54,7 @@ def observability(yes_project: Path) -> Iterator[Any]:
                 del sys.modules[name]
 
 
+@settings(deadline=None, derandomize=True, database=None)
 @given(scope=SCOPES, route=st.none() | st.just("/a/{b}"), answer=ANSWERS)
 def test_the_middleware_counts_once_and_changes_nothing(
     observability: Any, scope: dict[str, Any], route: str | None, answer: tuple[list[Any], Any]

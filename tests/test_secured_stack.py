@@ -111,6 +111,7 @@ def archive(secured: Stack) -> Path:
     wait_until(lambda: sum(secured.query(PAST).values()), "the request in Prometheus")
     done = make(secured, "obs-backup", "FILE=saved.tar.gz")
     assert done.returncode == 0, done.stdout
+    secured.wait_for_health("healthy", secured.services)
     return folder(secured) / "saved.tar.gz"
 
 

@@ -87,7 +87,9 @@ def traced(yes_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         drive(observed, 8)
         drive_slow(observed, 5)
         wait_for_spans(observed)
-        wait_until(lambda: len(prometheus.series(EDGES)) == 2, "both edges of the service graph")
+        made = observed.everything.total()
+        edges = f"sum({EDGES})"
+        wait_until(lambda: prometheus.number(edges) == made, "the service graph", timeout=60)
         prometheus.wait_for_scrapes(4)
         observed.ended = time.time()
         yield Traced(observed, tempo)
@@ -122,7 +124,7 @@ def test_two_endpoints_can_be_chosen(traced: Traced) -> None:
 
 
 @pytest.mark.parametrize(
-    ("show", "expected"), [("status = error", {500: 2}), ("duration > 500ms", {200: 5})]
+    ("show", "expected"), [("status = error", {500: 2}), ("duration > 1500ms", {200: 5})]
 )
 def test_failed_and_slow_requests_can_be_chosen(
     traced: Traced, show: str, expected: dict[int, int]
@@ -160,7 +162,7 @@ def test_failing_routes_are_those_that_failed(traced: Traced) -> None:
 
 def test_slowest_route_is_the_slow_one_and_all_routes_are_listed(traced: Traced) -> None:
     median, p95 = (traced.routes("Slowest routes", ref) for ref in "AB")
-    assert {route for route, seconds in p95.items() if seconds > 0.5} == {"GET /extra/slow"}
+    assert max(p95, key=p95.__getitem__) == "GET /extra/slow"
     made = {f"{key[0]} {key[1]}" for key in traced.observed.everything}
     assert median.keys() == p95.keys() == made - {"GET unmatched"}
 

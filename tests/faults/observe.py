@@ -191,7 +191,7 @@ def losses(stack: Stack, before: Before, answers: list[Answer]) -> dict[str, int
         answers: To requests since the last start of the backend, all of them answered.
     """
     old = counted(stack, before.time)
-    lost = {"metric": _uncounted(stack), "old metric": round(before.counted - old)}
+    lost = {"metric": _uncounted(stack), "old metric": round(max(0, before.counted - old))}
     if "log" in can_be_seen(stack):
         expected = Counter({a.trace_id: a.requests for a in answers if a.trace_id})
         start = min(answer.due for answer in answers) - 1

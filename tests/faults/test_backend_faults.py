@@ -15,7 +15,7 @@ from tests.backend import HEALTH, ITEMS
 from tests.faults import inject, observe
 from tests.faults.load import RATE, Answer, running_load
 from tests.running import wait_until
-from tests.stack import Stack, docker, unused_port
+from tests.stack import Stack, docker, unused_ports
 
 pytestmark = pytest.mark.e2e
 
@@ -103,7 +103,10 @@ def test_a_stop_under_load_finishes_what_it_has_begun(
         f"backend stopped (SIGTERM) {tempo}",
         f"ended after {seconds:.1f} s; the request in progress was answered; {len(answered)} requests were answered{kept}",
     )
-    assert not other_answers(load.answers)
+    # A service that calls itself may be on its way out by the time of the inner call.
+    late = [each for each in load.answers if (each.requests, each.status) == (2, 502)]
+    assert all(each.due + each.seconds > stopping for each in late)
+    assert other_answers(load.answers) == late
     assert lost == 0
     assert seconds < STOP_SECONDS
 
@@ -122,7 +125,7 @@ def create_slowly(url: str, begun: threading.Event) -> int:
 
 
 def test_three_backends_share_the_work_and_are_all_seen(faulty: Stack, figure: Figure) -> None:
-    ports = [unused_port() for _ in range(3)]
+    ports = unused_ports(3)
     span = f"{min(ports)}-{max(ports)}"
     scale = ["up", "--detach", "--wait", "--no-deps", "--scale"]
     started = time.time()
