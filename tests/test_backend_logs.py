@@ -66,10 +66,17 @@ def test_an_error_of_a_websocket_is_logged_once_with_its_trace(backend: Backend)
 
 def test_a_client_that_goes_away_is_no_error(backend: Backend) -> None:
     backend.abandon_upload()
-    with connect(backend.url.replace("http", "ws") + "/extra/echo"):
+    sockets = backend.url.replace("http", "ws") + "/extra"
+    with connect(f"{sockets}/echo"):
         pass
+    with pytest.raises(TimeoutError):
+        connect(f"{sockets}/late?seconds=0.5", open_timeout=0.1)
     backend.wait_for_log(logger="app.access", path="/extra/upload", status=499)
     backend.wait_for_log(name="WS /extra/echo")
+    backend.wait_for_log(name="WS /extra/late")
+    backend.get("/last-of-all")
+    backend.wait_for_log(path="/last-of-all")
+    assert [line for line in backend.log(level="error") if "Disconnect" in line["message"]] == []
     assert [line for line in backend.log() if "Disconnect" in line.get("exception", "")] == []
 
 

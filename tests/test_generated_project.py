@@ -165,3 +165,17 @@ def test_installs_without_uv(bake: Bake, tmp_path: Path) -> None:
     result = run(project, "make", "test", path=without_uv)
     assert result.returncode == 0, result.stdout
     assert (project / "backend/.venv/bin/uv").exists()
+
+
+def test_make_refuses_an_old_python_before_it_makes_anything(bake: Bake, tmp_path: Path) -> None:
+    project = bake()
+    old = tmp_path / "python3"
+    script = f'''#!/bin/sh
+        [ "$1" = --version ] && echo Python 3.10.9 && exit
+        exec {sys.executable} -c "import sys; sys.version_info = (3, 10, 9); $2"'''
+    old.write_text(script, encoding="utf-8")
+    old.chmod(0o755)
+    result = run(project, "make", "test", path=f"{tmp_path}{os.pathsep}{os.defpath}")
+    assert result.returncode == 2
+    assert "Python 3.10.9 is too old: 3.11 or newer is needed." in result.stdout
+    assert not (project / "backend/.venv").exists()

@@ -105,6 +105,13 @@ async def echo(websocket: WebSocket) -> None:
     await websocket.close()
 
 
+@router.websocket("/late")
+async def accept_late(websocket: WebSocket, seconds: float) -> None:
+    """Keep a client waiting for a while."""
+    await asyncio.sleep(seconds)
+    await websocket.accept()
+
+
 @router.websocket("/broken")
 async def break_off(websocket: WebSocket) -> None:
     """Fail in the middle of a conversation."""

@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, NoDecode
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
+from uvicorn.protocols.utils import ClientDisconnected
 
 from app.observability_logs import (
     configure_logging,
@@ -40,7 +41,6 @@ from app.observability_metrics import (
 )
 from app.observability_redaction import SECRET_NAMES, Redactor, secret_names
 from app.observability_traces import (
-    CLIENT_CLOSED,
     TELEMETRY_KEY,
     Telemetry,
     check_sampler,
@@ -51,10 +51,11 @@ from app.observability_traces import (
 from app.settings import VARIABLES, settings
 
 METRICS_PATH = "/metrics"
+CLIENT_CLOSED = 499  # as nginx has it: the client went away before it was answered
 LOGGED_PATH_MAX = 512  # characters; a caller decides how long a path is
 TRACE_HEADER = "x-trace-id"
 
-Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+Level = Literal["NOTSET", "DEBUG", "INFO", "WARN", "WARNING", "ERROR", "FATAL", "CRITICAL"]
 
 
 class ObservabilitySettings(BaseSettings):
@@ -187,9 +188,10 @@ class RequestObserver:
             await self._next(scope, receive, observed_send)
         except ClientDisconnect:
             # Nobody is left to be answered, but the server would report an error of the service.
-            status = status or CLIENT_CLOSED
+            if not status:
+                await Response(status_code=CLIENT_CLOSED)(scope, receive, observed_send)
         except Exception as error:
-            if get_body_limit_error(error):  # FastAPI has answered, or will, outside of this
+            if get_body_limit_error(error):  # FastAPI answers outside of this
                 status = 413
                 raise
             status = 500  # a response that breaks off is a failure, whatever its first line said
@@ -203,6 +205,8 @@ class RequestObserver:
             await self._next(scope, receive, send)
         except WebSocketDisconnect:  # as above
             return
+        except ClientDisconnected:  # before it was accepted; the server knows
+            raise
         except Exception as error:
             self._report_error("WS", scope, error)
             raise

@@ -119,14 +119,14 @@ def configure_logging(level: str, redactor: Redactor) -> None:
     """Send every logger's lines to stdout as JSON; the server's access log gives way to ours.
 
     Args:
-        level: Name of the lowest level that is written, such as ``INFO``.
+        level: Name of the lowest level that is written, in upper case, such as ``INFO``.
         redactor: Hides what no line may have.
 
     Raises:
         ValueError: there is no such level.
     """
     root = logging.getLogger()
-    root.setLevel(level.upper())
+    root.setLevel(level)
     if not any(isinstance(handler.formatter, JsonFormatter) for handler in root.handlers):
         handler = JsonHandler(sys.stdout)
         handler.setFormatter(JsonFormatter(redactor))

@@ -34,7 +34,6 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 from app.observability_redaction import REDACTED, TEXT_MAX, Redactor, text_of
 
 FLUSH_SECONDS = 1.5
-CLIENT_CLOSED = 499  # as nginx has it: the client went away before it was answered
 TELEMETRY_KEY = "fastapi.telemetry"  # where FastAPI keeps what it knows of a request, in the scope
 # What a caller sends that does not keep its trace: https://www.w3.org/TR/trace-context/#traceparent-header
 _UNKEPT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]")
@@ -174,7 +173,7 @@ class Telemetry(NativeTelemetry):
 
 
 class DisconnectProcessor(SpanProcessor):
-    """Takes the error off a request whose client went away: it is none of the service.
+    """Takes the error off a stream whose client went away: it is none of the service.
 
     FastAPI says ``ConnectionError`` of it. An error of that name that nobody handled has an event
     by `record_error`, and one that was handled has an answer.
@@ -185,14 +184,12 @@ class DisconnectProcessor(SpanProcessor):
             return
         attributes: Any = span._attributes
         values = attributes._dict  # see RedactingProcessor
-        status = values.get("http.response.status_code", CLIENT_CLOSED)
         if (
             values.get("error.type") == "ConnectionError"
-            and status < 500
+            and values.get("http.response.status_code", 500) < 500
             and not any(event.name == "exception" for event in span._events)
         ):
             del values["error.type"]
-            values["http.response.status_code"] = status
             span._status = trace.Status()
 
 

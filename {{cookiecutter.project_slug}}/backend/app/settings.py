@@ -6,8 +6,10 @@ from typing import Annotated
 from pydantic import field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-# Not env_prefix, with which an error would not name the variable.
-VARIABLES = SettingsConfigDict(alias_generator=lambda name: f"APP_{name.upper()}")
+# By its alias an error names the variable.
+VARIABLES = SettingsConfigDict(
+    env_prefix="APP_", alias_generator=lambda name: f"APP_{name.upper()}", populate_by_name=True
+)
 
 
 class Settings(BaseSettings):

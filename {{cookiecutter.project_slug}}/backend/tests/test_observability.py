@@ -1,3 +1,4 @@
+import asyncio
 import gc
 import json
 import logging
@@ -7,9 +8,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Body, FastAPI
+from fastapi import Body, FastAPI, Request, Response
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.middleware.base import RequestResponseEndpoint
+from starlette.types import Message
 
 from app.main import app as main_app
 from app.observability import METRICS_PATH, answer_error, setup_observability
@@ -142,6 +145,32 @@ def test_a_body_that_is_too_large_is_no_failure_of_the_service(
         assert client.post("/things", json="a long name").status_code == 413
     lines = [(line["level"], line.get("status")) for line in logged(caplog.records)]
     assert lines == [("info", 413)]
+
+
+@pytest.mark.usefixtures("same_logging")
+def test_a_client_that_goes_away_is_no_error_for_a_middleware_outside(app: FastAPI) -> None:
+    @app.post("/uploads")
+    async def upload(request: Request) -> int:
+        return len(await request.body())
+
+    setup_observability(app)
+
+    @app.middleware("http")
+    async def outside(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return await call_next(request)
+
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/uploads"}
+    scope |= {"headers": [], "query_string": b""}
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 499
 
 
 @pytest.mark.parametrize(
