@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -15,7 +16,8 @@ import yaml
 from tests.running import unavailable, wait_until
 from tests.stack import PORT_VARIABLES, Stack, docker
 
-Fault = Callable[[Stack, str], AbstractContextManager[None]]
+# Some know better than who enters the block when they began, in seconds since the epoch.
+Fault = Callable[[Stack, str], AbstractContextManager[float | None]]
 
 SEEN_SECONDS = 60.0
 BACKEND_IMAGE = "faults-service-backend:observability"
@@ -51,11 +53,25 @@ def state(stack: Stack, service: str) -> dict[str, Any]:
     return found
 
 
-def kill(stack: Stack, service: str) -> None:
-    """End a service's first process as a crash would; ``docker kill`` would keep it from being restarted."""
-    pid = str(state(stack, service)["State"]["Pid"])
-    shell = ["--pid=host", "--cap-add=KILL", "--user=0:0", "--network=none", BACKEND_IMAGE, "sh"]
-    docker("run", "--rm", *shell, "-c", f"kill -9 {pid}")
+def kill(stack: Stack, service: str) -> float:
+    """End a service's first process as a crash would, and return when, in seconds since the epoch.
+
+    ``docker kill`` would keep it from being restarted. What does it waits until it is told, for
+    the start of a container takes the processor's time from whatever is measured.
+    """
+    pid = state(stack, service)["State"]["Pid"]
+    rights = ["--pid=host", "--cap-add=KILL", "--user=0:0", "--network=none"]
+    shell = [BACKEND_IMAGE, "sh", "-ec", "echo ready; read pid; kill -9 $pid"]
+    command = ["docker", "run", "--rm", "--interactive", *rights, *shell]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as killer:
+        assert killer.stdout is not None
+        assert killer.stdout.readline() == "ready\n"
+        now = time.time()
+        killer.communicate(f"{pid}\n", timeout=30)
+    assert killer.returncode == 0
+    return now
 
 
 def recreate(stack: Stack, service: str, **variables: str) -> None:
@@ -64,17 +80,18 @@ def recreate(stack: Stack, service: str, **variables: str) -> None:
 
 
 @contextmanager
-def killed(stack: Stack, service: str) -> Iterator[None]:
+def killed(stack: Stack, service: str) -> Iterator[float]:
     """SIGKILL; the engine starts it again by itself."""
     before = state(stack, service)
-    kill(stack, service)
+    killed_at = kill(stack, service)
 
     def started_again() -> bool:
-        now = state(stack, service)
+        # Not by Compose, which takes more of the processor than what is looked at.
+        (now,) = json.loads(docker("inspect", before["Id"]))
         return bool(now["State"]["Running"]) and now["RestartCount"] > before["RestartCount"]
 
     wait_until(started_again, f"{service} to be started again", SEEN_SECONDS)
-    yield
+    yield killed_at
 
 
 @contextmanager

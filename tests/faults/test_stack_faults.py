@@ -91,7 +91,8 @@ def disturb(
             load.go_on_for(BEFORE_SECONDS)
         before = observe.Before.of(stack)
         began = time.time()
-        with begin(stack, service):
+        with begin(stack, service) as known:
+            began = known or began
             load = load or lasting.enter_context(running_load(stack.url("backend")))
             if begin not in ONCE:
                 load.go_on_for(FAULT_SECONDS)
