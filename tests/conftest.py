@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,12 @@ from tests.stack import Stack, running_stack
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
+
+# A shell script that stands for a python3 of another age.
+OLD_PYTHON = f"""
+[ "$1" = --version ] && echo Python 3.10.9 && exit
+exec {sys.executable} -c "import sys; sys.version_info = (3, 10, 9); $2"
+"""
 
 Bake = Callable[..., Path]
 

@@ -142,4 +142,5 @@ def observed_service(
         running_backend(project, folder / "app.db", endpoint=endpoint, **UNHURRIED) as backend,
         running_prometheus(backend.url.removeprefix("http://"), folder, port) as prometheus,
     ):
+        prometheus.wait_for_scrapes(1)  # a series that begins while it is scraped has no zero
         yield Observed(backend.url, prometheus)

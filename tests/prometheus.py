@@ -11,6 +11,7 @@ from typing import Any
 
 import requests
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.engine import engine_problem, has_image
 from tests.conftest import TEMPLATE
@@ -56,6 +57,14 @@ class Prometheus:
         scrapes = 'count_over_time(up{job="backend"}[1h])'
         wanted = self.number(scrapes) + number
         wait_until(lambda: self.number(scrapes) >= wanted, f"{number} more scrapes")
+
+
+def exposed(url: str, metric: str, **labels: str) -> list[float]:
+    """Return the values of a metric, where it has these labels, in a program's own ``/metrics``."""
+    text = requests.get(f"{url}/metrics", timeout=10).text
+    samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
+    named = [sample for sample in samples if sample.name == metric]
+    return [sample.value for sample in named if labels.items() <= sample.labels.items()]
 
 
 @contextmanager

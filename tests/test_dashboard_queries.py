@@ -50,8 +50,6 @@ def idle(yes_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def busy(yes_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     """Return a service after a mix of requests."""
     with observed_service(yes_project, tmp_path_factory.mktemp("busy")) as observed:
-        # A series that begins while it is scraped has no zero.
-        observed.prometheus.wait_for_scrapes(1)
         drive(observed, 1)  # a counter's first value is no increase yet
         observed.wait_until_scraped()
         before = Counter(observed.counted)

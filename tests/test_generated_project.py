@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.conftest import Bake
+from tests.conftest import OLD_PYTHON, Bake
 from tests.running import free_port, unavailable, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the Makefile is for POSIX")
@@ -170,10 +170,7 @@ def test_installs_without_uv(bake: Bake, tmp_path: Path) -> None:
 def test_make_refuses_an_old_python_before_it_makes_anything(bake: Bake, tmp_path: Path) -> None:
     project = bake()
     old = tmp_path / "python3"
-    script = f'''#!/bin/sh
-        [ "$1" = --version ] && echo Python 3.10.9 && exit
-        exec {sys.executable} -c "import sys; sys.version_info = (3, 10, 9); $2"'''
-    old.write_text(script, encoding="utf-8")
+    old.write_text(f"#!/bin/sh\n{OLD_PYTHON}\n", encoding="utf-8")
     old.chmod(0o755)
     result = run(project, "make", "test", path=f"{tmp_path}{os.pathsep}{os.defpath}")
     assert result.returncode == 2

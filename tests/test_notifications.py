@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import requests
-from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.engine import OVERLAY, configuration, has_image
+from tests.prometheus import exposed
 from tests.running import Running, free_port, start_process, stop, unavailable, wait_until
 from tests.stack import need_engine
 
@@ -100,10 +100,7 @@ class Alertmanager:
 
     def values(self, metric: str, **labels: str) -> list[float]:
         """Return the values of a metric where it has these labels."""
-        text = requests.get(f"{self.url}/metrics", timeout=10).text
-        samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
-        named = [sample for sample in samples if sample.name == metric]
-        return [sample.value for sample in named if labels.items() <= sample.labels.items()]
+        return exposed(self.url, metric, **labels)
 
 
 def service_of(project: Path, name: str = "alertmanager") -> dict[str, Any]:

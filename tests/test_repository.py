@@ -13,16 +13,12 @@ import pytest
 import yaml
 
 from hooks import pre_gen_project as pre
-from tests.conftest import ROOT, TEMPLATE, tree
+from tests.conftest import OLD_PYTHON, ROOT, TEMPLATE, tree
 from tests.prometheus import IMAGE as PROMETHEUS_IMAGE
 
 DEV_LOCK = ROOT / "requirements-dev.txt"
 BENCH_LOCK = ROOT / "requirements-bench.txt"
 LOCKS = {path.stem: path for path in (TEMPLATE / "backend/requirements").glob("*.txt")}
-OLD_PYTHON = f"""
-[ "$1" = --version ] && echo Python 3.10.9 && exit
-exec {sys.executable} -c "import sys; sys.version_info = (3, 10, 9); $2"
-"""
 PIN = re.compile(r"([\w.-]+)(?:\[[\w,-]+\])?==([^ ;]+)")
 
 

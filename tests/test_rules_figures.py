@@ -26,8 +26,6 @@ each_window = pytest.mark.parametrize("window", WINDOWS)
 def observed(yes_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     """Return a service whose requests were at all times as good, as slow and as failing."""
     with observed_service(yes_project, tmp_path_factory.mktemp("rules")) as service:
-        # A series that begins while it is scraped has no zero.
-        service.prometheus.wait_for_scrapes(1)
         for _ in range(ROUNDS):
             for _ in range(GOOD):
                 service.make(ITEMS, ("GET", ITEMS, 200))

@@ -9,7 +9,6 @@ import subprocess
 import time
 import uuid
 from dataclasses import dataclass
-from functools import partial
 
 import pytest
 import requests
@@ -17,6 +16,7 @@ import requests
 from scripts.engine import CORE
 from tests.backend import HEALTH, ITEMS, OPENMETRICS
 from tests.conftest import Bake
+from tests.prometheus import exposed
 from tests.running import wait_until
 from tests.stack import FRESH_SECONDS, Stack, running_stack
 
@@ -79,10 +79,8 @@ def test_the_request_is_counted_within_six_seconds(stack: Stack) -> None:
     assert requests.get(stack.url("backend") + ITEMS, timeout=10).ok
     asked = time.time()
     selector = f'http_requests_total{{endpoint="{ITEMS}",method="GET",status="200"}}'
-    text = requests.get(stack.url("backend") + "/metrics", timeout=10).text
-    (counted,) = (
-        float(line.split()[1]) for line in text.splitlines() if line[: len(selector)] == selector
-    )
+    labels = {"endpoint": ITEMS, "method": "GET", "status": "200"}
+    (counted,) = exposed(stack.url("backend"), "http_requests_total", **labels)
 
     def scraped() -> float:
         answer = stack.get("prometheus", "/api/v1/query", query=f"{selector}[1m]")
@@ -260,8 +258,10 @@ def test_data_survives_down_and_up(stack: Stack, request_made: Followed) -> None
     past = f"sum(max_over_time(http_requests_total{{{labels}}}[1h]))"
     assert list(stack.query(past).values()) == [counted]
     if "tempo" in stack.services:
-        names = partial(stack.span_names, request_made.trace_id)
-        wait_until(lambda: names() == [f"POST {ITEMS}"], "the old trace in Tempo")
+        wait_until(
+            lambda: stack.span_names(request_made.trace_id) == [f"POST {ITEMS}"],
+            "the old trace in Tempo",
+        )
     if {"loki", "promtail", "docker-proxy"} <= set(stack.services):
         query = f'{{service="backend"}} | trace_id="{request_made.trace_id}"'
         assert len(wait_until(lambda: stack.lines(query), "the old line in Loki")) == 1

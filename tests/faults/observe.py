@@ -10,10 +10,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
-import requests
-from prometheus_client.parser import text_string_to_metric_families
-
 from tests.faults.load import Answer, Load, percentile
+from tests.prometheus import exposed
 from tests.running import wait_until
 from tests.stack import Stack
 
@@ -258,9 +256,7 @@ def memory(stack: Stack) -> float:
 
 def backend_value(stack: Stack, name: str) -> float:
     """Return the sum of a metric in the backend's own /metrics."""
-    text = requests.get(stack.url("backend") + "/metrics", timeout=10).text
-    families = text_string_to_metric_families(text)
-    return sum(s.value for family in families for s in family.samples if s.name == name)
+    return sum(exposed(stack.url("backend"), name))
 
 
 def missing_traces(stack: Stack, answers: list[Answer]) -> int:
