@@ -21,16 +21,9 @@ FEATURE_PATHS: dict[str, tuple[str, ...]] = {
     "include_observability": (
         "compose.observability.yml",
         "observability",
-        "backend/app/observability.py",
-        "backend/app/observability_logs.py",
-        "backend/app/observability_metrics.py",
-        "backend/app/observability_redaction.py",
-        "backend/app/observability_traces.py",
+        "backend/app/observability",
         "backend/requirements/observability.txt",
-        "backend/tests/test_observability.py",
-        "backend/tests/test_observability_logs.py",
-        "backend/tests/test_observability_redaction.py",
-        "backend/tests/test_observability_traces.py",
+        "backend/tests/observability",
     ),
 }
 EMPTY_PASSWORD = re.compile(r"(?m)^([A-Z_]+_PASSWORD)=$")

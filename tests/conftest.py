@@ -1,11 +1,13 @@
 """Projects generated from the template, for every test that needs one."""
 
+import importlib
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from cookiecutter.main import cookiecutter
@@ -116,6 +118,15 @@ def yes_project(bake: Bake) -> Path:
 def no_project(bake: Bake) -> Path:
     """Return the default project without observability. Shared: read it, change nothing."""
     return bake(include_observability="no")
+
+
+@pytest.fixture(scope="session")
+def observability(yes_project: Path) -> ModuleType:
+    """Import the generated package into this process, once: its metrics are registered once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(yes_project / "backend")
+        patch.setattr(sys, "dont_write_bytecode", True)
+        return importlib.import_module("app.observability")
 
 
 @pytest.fixture(scope="session")

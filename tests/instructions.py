@@ -1,6 +1,7 @@
 """Counts the bytecode that a request executes: the same on every machine, unlike its time.
 
-Run as a program, for the service that is generated in a folder: ``python -m tests.instructions``.
+Run as a program, for the service that is generated in a folder:
+``python -m tests.instructions FOLDER ROUTES NESTING traced|untraced``.
 """
 
 import asyncio
@@ -20,9 +21,9 @@ Headers = list[tuple[bytes, bytes]]
 UNKEPT = (b"traceparent", b"00-" + b"ab" * 16 + b"-" + b"cd" * 8 + b"-00")
 
 
-def service(routes: int = 10, nesting: int = 1) -> FastAPI:
+def service(routes: int = 10, nesting: int = 1, **arguments: Any) -> FastAPI:
     """Return a service whose last route, of this many, is nested so deep in routers."""
-    app = FastAPI()
+    app = FastAPI(**arguments)
     router = APIRouter()
 
     async def read_item(item_id: int) -> dict[str, int]:
@@ -102,11 +103,19 @@ def trace_everything() -> None:
     trace.set_tracer_provider(TracerProvider(sampler=ParentBased(ALWAYS_ON)))
 
 
+def arguments() -> dict[str, Any]:
+    """Return what ``FastAPI()`` must be called with for the extension on this process' path."""
+    from app.observability import fastapi_arguments
+
+    found: dict[str, Any] = fastapi_arguments()
+    return found
+
+
 def observe(app: FastAPI, level: str) -> FastAPI:
     """Add the template's own extension, which is on the path of this process.
 
     Args:
-        app: What is observed.
+        app: What is observed; made with `arguments`.
         level: Of the lines that are written; to nowhere.
     """
     os.environ["APP_LOG_LEVEL"] = level
@@ -117,31 +126,29 @@ def observe(app: FastAPI, level: str) -> FastAPI:
     return observed
 
 
-async def main(routes: int, nesting: int) -> dict[str, int]:
+async def main(routes: int, nesting: int, traced: str) -> dict[str, int]:
     """Count for the service by itself and with all that is added to it, one after the other."""
     target = path(routes, nesting)
 
     async def counted(app: FastAPI, *headers: tuple[bytes, bytes]) -> int:
         return await count(lambda: request(app, target, list(headers)))
 
-    from app import observability
+    from app.observability import middleware
 
     # A histogram looks for the bucket of the time that a request took, which is never the same.
-    observability.perf_counter = float
-    bare = await counted(service(routes, nesting))
-    metrics = await counted(observe(service(routes, nesting), "WARNING"))
-    trace_everything()
-    everything = observe(service(routes, nesting), "INFO")
-    return {
-        "bare": bare,
-        "metrics": metrics,
-        "everything": await counted(everything),
-        "unkept": await counted(everything, UNKEPT),
-    }
+    middleware.perf_counter = float
+    counts = {"bare": await counted(service(routes, nesting))}
+    level = "INFO" if traced == "traced" else "WARNING"
+    if traced == "traced":
+        trace_everything()
+    app = observe(service(routes, nesting, **arguments()), level)
+    if traced == "untraced":
+        return counts | {"metrics": await counted(app)}
+    return counts | {"everything": await counted(app), "unkept": await counted(app, UNKEPT)}
 
 
 if __name__ == "__main__":
     answers = sys.stdout
     sys.path.insert(0, str(Path(sys.argv[1], "backend")))
-    found = asyncio.run(main(*map(int, sys.argv[2:])))
+    found = asyncio.run(main(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))
     print(json.dumps(found), file=answers)

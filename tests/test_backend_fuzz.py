@@ -1,7 +1,7 @@
 """Requests and applications that nobody thought of."""
 
 import asyncio
-import importlib
+import logging
 import os
 import subprocess
 import sys
@@ -11,9 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
+from prometheus_client import REGISTRY
 
 from tests.backend import running_backend
 
@@ -41,25 +41,31 @@ FAILURE = st.builds(RuntimeError, st.text(max_size=30)) | st.builds(asyncio.Canc
 ANSWERS = st.tuples(st.lists(START | BODY | OTHER, max_size=5), st.none() | FAILURE)
 
 
-@pytest.fixture(scope="module")
-def observability(yes_project: Path) -> Iterator[Any]:
-    """Import the generated module into this process, and forget it afterwards."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(yes_project / "backend")
-        patch.setattr(sys, "dont_write_bytecode", True)
-        before = set(sys.modules)
-        yield importlib.import_module("app.observability")
-        for name in set(sys.modules) - before:
-            if name.split(".")[0] == "app":
-                del sys.modules[name]
+@pytest.fixture
+def logs(observability: Any) -> Iterator[None]:
+    """Write the extension's lines, and put logging back as it was."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, logging.getLogRecordFactory()
+    observability.logs.configure_logging("INFO", observability.Redactor())
+    yield
+    root.handlers[:], root.level = before[:2]
+    logging.setLogRecordFactory(before[2])
 
 
-@settings(deadline=None, derandomize=True, database=None)
+@settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@pytest.mark.usefixtures("logs")
 @given(scope=SCOPES, route=st.none() | st.just("/a/{b}"), answer=ANSWERS)
 def test_the_middleware_counts_once_and_changes_nothing(
-    observability: Any, scope: dict[str, Any], route: str | None, answer: tuple[list[Any], Any]
+    observability: Any,
+    scope: dict[str, Any],
+    route: str | None,
+    answer: tuple[list[Any], Any],
 ) -> None:
-    registry = CollectorRegistry()
     sent: list[Any] = []
     messages, failure = answer
 
@@ -72,12 +78,9 @@ def test_the_middleware_counts_once_and_changes_nothing(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    observer = observability.RequestObserver(
-        application,
-        metrics=observability.request_metrics(registry),
-        redactor=observability.Redactor(),
-    )
+    observer = observability.middleware.Observer(application, "", None)
     scope["fastapi.telemetry"] = SimpleNamespace(route=route)
+    before: dict[Any, float] = samples()
     raised: list[BaseException] = []
     try:
         asyncio.run(observer(scope, None, send))
@@ -85,15 +88,26 @@ def test_the_middleware_counts_once_and_changes_nothing(
         raised.append(error)
 
     assert raised == ([failure] if failure else [])
-    assert sent == messages
-    samples = [sample for family in registry.collect() for sample in family.samples]
-    values = {sample.name: sample.value for sample in samples}
-    assert values["active_requests"] == 0
-    assert values["http_requests_total"] == values["http_request_duration_seconds_count"] == 1
-    labels = [sample.labels for sample in samples if sample.name == "http_requests_total"]
-    known = sys.modules["app.observability_metrics"].METHODS
-    assert [each["endpoint"] for each in labels] == [route or "unmatched"]
-    assert {each["method"] for each in labels} <= known | {"_OTHER"}
+    started = any(message["type"] == "http.response.start" for message in messages)
+    assert sent[: len(messages)] == messages
+    assert [message.get("status") for message in sent[len(messages) :]] == (
+        [500, None] if failure and not started else []
+    )
+    after = samples()
+    changed = {name for name, value in after.items() if value != before.get(name, 0)}
+    (labels,) = [dict(labels) for name, labels in changed if name == "http_requests_total"]
+    assert labels["endpoint"] == (route or "unmatched")
+    assert labels["method"] in observability.metrics.METHODS | {"_OTHER"}
+    for name in ("http_requests_total", "http_request_duration_seconds_count"):
+        grown = [after[each] - before.get(each, 0) for each in changed if each[0] == name]
+        assert grown == [1]
+    assert after["active_requests", frozenset()] == 0
+
+
+def samples() -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Return the value of each series of this process."""
+    found = [sample for family in REGISTRY.collect() for sample in family.samples]
+    return {(each.name, frozenset(each.labels.items())): each.value for each in found}
 
 
 def test_the_api_does_what_its_description_says(yes_project: Path, tmp_path: Path) -> None:

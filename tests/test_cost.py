@@ -10,17 +10,18 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # Of what the bare service executes for a request: a quarter more than it is today.
-MOST = {"metrics": 0.073, "unkept": 0.146, "everything": 0.595}
+MOST = {"metrics": 0.30, "unkept": 0.58, "everything": 0.75}
 
 
 @cache
 def added(project: Path, routes: int, nesting: int) -> tuple[int, dict[str, int]]:
     """Return what the bare service executes for a request, and what is added to that."""
-    command: list[str | Path] = [sys.executable, "-m", "tests.instructions", project]
-    done = subprocess.run(
-        [*command, str(routes), str(nesting)], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    counts: dict[str, int] = json.loads(done.stdout)
+    counts: dict[str, int] = {}
+    for traced in ("untraced", "traced"):
+        command: list[str | Path] = [sys.executable, "-m", "tests.instructions", project]
+        command += [str(routes), str(nesting), traced]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        counts |= json.loads(done.stdout)
     bare = counts.pop("bare")
     return bare, {name: count - bare for name, count in counts.items()}
 

@@ -1,6 +1,5 @@
 """What holds for any input: of the generator, the redaction, and the limit of callers' traces."""
 
-import importlib
 from types import ModuleType
 
 import pytest
@@ -16,27 +15,9 @@ from opentelemetry.trace import (
 )
 
 from hooks import pre_gen_project as pre
-from tests.conftest import TEMPLATE
 
 HIDDEN = "hunter2s"
 fuzzed = settings(deadline=None, derandomize=True, database=None, max_examples=500)
-
-
-@pytest.fixture(scope="module")
-def redaction() -> ModuleType:
-    return module_of("app.observability_redaction")
-
-
-@pytest.fixture(scope="module")
-def traces() -> ModuleType:
-    return module_of("app.observability_traces")
-
-
-def module_of(name: str) -> ModuleType:
-    """Import a module of the template that has no Jinja in it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(TEMPLATE / "backend")
-        return importlib.import_module(name)
 
 
 @fuzzed
@@ -71,18 +52,18 @@ AROUND = st.text(st.sampled_from("abc xyz 019 /?&;=:,-_.%\n\u00e9"), max_size=30
 @fuzzed
 @given(before=AROUND, name=NAMES, form=FORMS, after=AROUND)
 def test_no_value_behind_a_listed_name_is_shown(
-    redaction: ModuleType, before: str, name: str, form: str, after: str
+    observability: ModuleType, before: str, name: str, form: str, after: str
 ) -> None:
     if "[" in name and form[0] in "\"'(\\q":
         name = "password"  # brackets are of URLs
     text = f"{before} {form.format(name) % HIDDEN} {after}"
-    assert HIDDEN not in redaction.Redactor().text(text)
+    assert HIDDEN not in observability.Redactor().text(text)
 
 
 @fuzzed
 @given(st.text(), st.text())
-def test_any_text_is_taken(redaction: ModuleType, name: str, text: str) -> None:
-    redactor = redaction.Redactor()
+def test_any_text_is_taken(observability: ModuleType, name: str, text: str) -> None:
+    redactor = observability.Redactor()
     assert isinstance(redactor.text(text), str)
     assert isinstance(redactor.query(text), str)
     redactor.named(name, {text: [name, text]})
@@ -94,14 +75,14 @@ def test_any_text_is_taken(redaction: ModuleType, name: str, text: str) -> None:
     waits=st.lists(st.floats(0, 0.5), min_size=1, max_size=60),
 )
 def test_callers_force_no_more_than_the_limit_in_any_second(
-    traces: ModuleType, per_second: float, waits: list[float]
+    observability: ModuleType, per_second: float, waits: list[float]
 ) -> None:
     now, forced = 1000.0, []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(traces, "monotonic", lambda: now)
+        patch.setattr(observability.traces, "monotonic", lambda: now)
         # The service itself keeps nothing, so that what is kept was forced.
         own = ParentBased(TraceIdRatioBased(0.0), remote_parent_sampled=ALWAYS_ON)
-        sampler = traces.CallerLimit(own, per_second)
+        sampler = observability.traces.CallerLimit(own, per_second)
         for wait in waits:
             now += wait
             caller = SpanContext(1, 1, is_remote=True, trace_flags=TraceFlags(1))

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from app.api.router import api_router
 from app.api.upstream import open_client
 from app.database import create_tables
-from app.extensions import load_extensions
+from app.extensions import extension_arguments, load_extensions
 from app.settings import settings
 
 
@@ -29,7 +29,12 @@ async def answer_invalid(_: Request, error: RequestValidationError) -> JSONRespo
     return JSONResponse({"detail": detail}, status.HTTP_422_UNPROCESSABLE_CONTENT)
 
 
-app = FastAPI(title=settings.project_name, description=settings.description, lifespan=lifespan)
+app = FastAPI(
+    title=settings.project_name,
+    description=settings.description,
+    lifespan=lifespan,
+    **extension_arguments(settings.extensions),
+)
 app.exception_handlers[RequestValidationError] = answer_invalid
 app.include_router(api_router, prefix=settings.api_prefix)
 load_extensions(app, settings.extensions)

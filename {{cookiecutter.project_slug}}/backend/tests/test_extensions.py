@@ -5,7 +5,7 @@ import sys
 import pytest
 from fastapi import FastAPI
 
-from app.extensions import ExtensionError, load_extensions
+from app.extensions import ExtensionError, extension_arguments, load_extensions
 from app.settings import Settings
 
 
@@ -51,3 +51,15 @@ def test_a_name_that_cannot_be_used_stops_start_up() -> None:
     )
     assert process.returncode != 0
     assert "APP_EXTENSIONS: cannot use 'app.absent:setup'" in process.stderr
+
+
+def fastapi_arguments() -> dict[str, object]:
+    return {"title": "contributed"}
+
+
+def test_an_extension_adds_arguments_to_the_application() -> None:
+    assert extension_arguments([f"{__name__}:add_title"]) == {"title": "contributed"}
+
+
+def test_an_extension_without_arguments_adds_none() -> None:
+    assert extension_arguments(["app.main:answer_invalid"]) == {}

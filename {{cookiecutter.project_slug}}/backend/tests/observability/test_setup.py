@@ -1,9 +1,8 @@
 import asyncio
-import gc
 import json
 import logging
-import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -12,12 +11,14 @@ from fastapi import Body, FastAPI, Request, Response
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.middleware.base import RequestResponseEndpoint
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import Message
 
 from app.main import app as main_app
-from app.observability import METRICS_PATH, answer_error, setup_observability
-from app.observability_logs import JsonFormatter, encode
-from app.observability_metrics import UNMATCHED
+from app.observability import fastapi_arguments, setup_observability
+from app.observability.logs import JsonFormatter
+from app.observability.metrics import METRICS_PATH, UNMATCHED
+from app.observability.redaction import Redactor
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,9 @@ class FrozenError(Exception):
     code: int
 
 
-@pytest.fixture
-def app() -> FastAPI:
+def application(**arguments: Any) -> FastAPI:
     """Return a small application."""
-    app = FastAPI()
+    app = FastAPI(**{**fastapi_arguments(), **arguments})
 
     @app.get("/things/{thing_id}")
     async def read_thing(thing_id: int) -> str:
@@ -44,6 +44,11 @@ def app() -> FastAPI:
 
 
 @pytest.fixture
+def app() -> FastAPI:
+    return application()
+
+
+@pytest.fixture(autouse=True)
 def same_logging() -> Iterator[None]:
     """Put logging back as it was."""
     root = logging.getLogger()
@@ -53,7 +58,7 @@ def same_logging() -> Iterator[None]:
 
 
 @pytest.fixture
-def client(app: FastAPI, same_logging: None) -> Iterator[TestClient]:
+def client(app: FastAPI) -> Iterator[TestClient]:
     """Yield a client of the observed application; its errors are answers, as on a server."""
     with TestClient(setup_observability(app), raise_server_exceptions=False) as running:
         yield running
@@ -71,8 +76,9 @@ def counted(client: TestClient, endpoint: str, status: str) -> float:
 
 
 def logged(records: list[logging.LogRecord]) -> list[dict[str, Any]]:
-    formatter = JsonFormatter()
-    return [json.loads(formatter.format(record)) for record in records if record.name[:4] == "app."]
+    formatter = JsonFormatter(Redactor())
+    names = ("app.access", "app.error")
+    return [json.loads(formatter.format(record)) for record in records if record.name in names]
 
 
 @pytest.mark.parametrize(
@@ -103,39 +109,57 @@ def test_a_request_writes_one_json_line(
 
 
 def test_a_request_has_the_trace_id_of_its_caller_also_where_nothing_is_traced(
-    client: TestClient, caplog: pytest.LogCaptureFixture
+    client: TestClient,
 ) -> None:
     ids = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-00"}
-    answers = client.get("/things/1", headers=ids), client.get("/things/1")
-    assert [answer.headers.get("x-trace-id") for answer in answers] == ["ab" * 16, None]
-    assert [line.get("trace_id") for line in logged(caplog.records)] == ["ab" * 16, None]
+    assert client.get("/things/1", headers=ids).headers["x-trace-id"] == "ab" * 16
 
 
 def test_an_error_is_logged_with_its_traceback(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     client.get("/things/0")
-    (error, access) = logged(caplog.records)
+    (access, error) = logged(caplog.records)
     assert "RuntimeError: no such thing" in error["exception"]
     assert (error["level"], access["status"]) == ("error", 500)
 
 
+def test_an_error_stays_what_it_is(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    assert client.get("/things/-1").status_code == 500
+    (line,) = [line for line in logged(caplog.records) if line["logger"] == "app.error"]
+    assert "FrozenError(code=-1)" in line["message"]
+
+
+def test_a_middleware_that_refuses_a_request_is_observed_and_not_asked_about_scrapes(
+    app: FastAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    setup_observability(app)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["elsewhere"])
+    with TestClient(app) as client:
+        assert client.get("/things/1").status_code == 400
+        assert client.get(METRICS_PATH).status_code == 200
+    assert [line["status"] for line in logged(caplog.records)] == [400]
+
+
 @pytest.mark.parametrize("error", [500, Exception])
 def test_the_application_keeps_its_own_answer_to_errors(
-    app: FastAPI, client: TestClient, error: int | type[Exception]
+    app: FastAPI, caplog: pytest.LogCaptureFixture, error: int | type[Exception]
 ) -> None:
-    other = FastAPI()
-    other.exception_handlers[error] = answer_error
-    before = dict(other.exception_handlers)
-    setup_observability(other)
-    assert other.exception_handlers == before
-    assert app.exception_handlers[Exception] is answer_error
+    @app.exception_handler(error)
+    async def answer(_request: Request, _error: Exception) -> Response:
+        return Response("ours", 503)
+
+    with TestClient(setup_observability(app), raise_server_exceptions=False) as client:
+        before = counted(client, "/things/{thing_id}", "503")
+        assert client.get("/things/0").text == "ours"
+        assert counted(client, "/things/{thing_id}", "503") == before + 1
+    assert logged(caplog.records)[0]["status"] == 503
 
 
 def test_a_body_that_is_too_large_is_no_failure_of_the_service(
-    caplog: pytest.LogCaptureFixture, same_logging: None
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    app = FastAPI(max_body_size=10)
+    app = application(max_body_size=10)
 
     @app.post("/things")
     async def create_thing(name: Annotated[str, Body()]) -> str:
@@ -147,7 +171,6 @@ def test_a_body_that_is_too_large_is_no_failure_of_the_service(
     assert lines == [("info", 413)]
 
 
-@pytest.mark.usefixtures("same_logging")
 def test_a_client_that_goes_away_is_no_error_for_a_middleware_outside(app: FastAPI) -> None:
     @app.post("/uploads")
     async def upload(request: Request) -> int:
@@ -191,35 +214,46 @@ def test_a_value_that_cannot_be_used_is_named_with_its_variable(
         setup_observability(app)
 
 
-def test_an_error_stays_what_it_is(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
-    assert client.get("/things/-1").status_code == 500
-    (line,) = [line for line in logged(caplog.records) if line["logger"] == "app.error"]
-    assert "FrozenError(code=-1)" in line["message"]
+def test_a_service_whose_requests_would_have_no_route_does_not_start() -> None:
+    app = application(telemetry={"tracing": False})
+    sent: list[Message] = []
+
+    async def start() -> None:
+        messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+
+        async def receive() -> Message:
+            return messages.pop(0)
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        await app({"type": "lifespan", "state": {}}, receive, send)
+
+    setup_observability(app)
+    asyncio.run(start())
+    assert sent[0]["type"] == "lifespan.startup.failed"
+    assert "telemetry={'tracing': False}" in sent[0]["message"]
 
 
-@pytest.mark.parametrize(
-    "value",
-    ["é\u2028\u202e", "\x00\x1b\x7f\x9b", "\udcff", 2**80, float("inf"), {"deep": ["\x7f"]}],
-)
-def test_a_line_is_printable_ascii(value: object) -> None:
-    line = encode({"value": value})
-    assert line.isascii()
-    assert line.isprintable()
-    assert json.loads(line)["value"] == (None if value == float("inf") else value)
+def test_what_configures_logging_while_the_application_starts_is_replaced(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        logging.basicConfig(format="plain %(message)s", force=True)
+        logging.getLogger("app.jobs").warning("started")
+        yield
 
-
-def test_a_scrape_leaves_the_interpreter_as_it_was(client: TestClient) -> None:
-    before = sys.getswitchinterval(), gc.isenabled()
-    assert "python_info" in client.get(METRICS_PATH).text
-    assert (sys.getswitchinterval(), gc.isenabled()) == before == (0.005, True)
-
-
-@pytest.mark.usefixtures("same_logging")
-def test_what_is_there_at_the_start_is_not_searched_for_garbage(app: FastAPI) -> None:
-    with TestClient(setup_observability(app)):
-        assert all(each is not app for each in gc.get_objects())
-    assert any(each is app for each in gc.get_objects())
+    with TestClient(setup_observability(application(lifespan=lifespan))) as client:
+        client.get("/things/1")
+    out, err = capsys.readouterr()
+    names = [json.loads(line)["logger"] for line in out.splitlines()]
+    assert [name for name in names if name in ("app.jobs", "app.access")] == [
+        "app.jobs",
+        "app.access",
+    ]
+    assert "plain" not in err
 
 
 def test_the_service_is_observed_only_when_asked() -> None:
-    assert METRICS_PATH not in {getattr(route, "path", None) for route in main_app.routes}
+    assert "observability" not in repr(main_app.build_middleware_stack)

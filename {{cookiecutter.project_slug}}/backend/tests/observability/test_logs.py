@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.observability_logs import EXCEPTION_MAX, JsonFormatter, JsonHandler
-from app.observability_redaction import TEXT_MAX
+from app.observability.logs import EXCEPTION_MAX, JsonFormatter, Output
+from app.observability.redaction import TEXT_MAX, Redactor
 
 Write = Callable[..., dict[str, Any]]
 
@@ -19,8 +19,8 @@ def write() -> Write:
 
     def write(*arguments: Any, **options: Any) -> dict[str, Any]:
         stream = io.StringIO()
-        handler = JsonHandler(stream)
-        handler.setFormatter(JsonFormatter())
+        handler = Output(stream)
+        handler.setFormatter(JsonFormatter(Redactor()))
         logger = logging.Logger("app.tests")
         logger.addHandler(handler)
         logger.error(*arguments, **options)
@@ -79,9 +79,35 @@ def test_such_a_line_has_its_traceback(write: Write) -> None:
     assert entry["exception"] == "ValueError: told"
 
 
+def test_a_record_can_be_a_dict(write: Write) -> None:
+    entry = write({"event": "paid", "order": 7, "password": "hunter2s"})
+    assert (entry["message"], entry["order"], entry["password"]) == ("paid", 7, "[REDACTED]")
+
+
+def test_where_a_line_was_logged_is_kept_when_it_is_asked_for(write: Write) -> None:
+    assert "test_where_a_line_was_logged" in write("here", stack_info=True)["stack"]
+
+
+def test_nothing_that_a_call_passes_replaces_what_a_line_says(write: Write) -> None:
+    names = ("timestamp", "level", "logger", "trace_id", "span_id", "exception", "stack")
+    entry = write("a message", extra=dict.fromkeys(names, "forged"))
+    assert "forged" not in entry.values()
+
+
+@pytest.mark.parametrize(
+    "value", ["é\u2028\u202e", "\x00\x1b\x7f\x9b", "\udcff", 2**80, {"deep": ["\x7f"]}]
+)
+def test_a_line_is_printable_ascii(value: object) -> None:
+    record = logging.makeLogRecord({"msg": "a message", "value": value})
+    line = JsonFormatter(Redactor()).format(record)
+    assert line.isascii()
+    assert line.isprintable()
+    assert json.loads(line)["value"] == value
+
+
 def test_a_stream_that_is_gone_is_no_failure() -> None:
     stream = io.StringIO()
-    handler = JsonHandler(stream)
+    handler = Output(stream)
     stream.close()
     handler.handle(logging.makeLogRecord({"msg": "lost"}))
 

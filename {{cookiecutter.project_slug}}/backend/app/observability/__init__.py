@@ -1,0 +1,75 @@
+"""Metrics, traces and logs that share one trace id, added to the application.
+
+Switched on by ``APP_EXTENSIONS=app.observability:setup_observability`` under
+``opentelemetry-instrument``, which makes the tracer provider before the application is imported.
+"""
+
+import os
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode
+from starlette.types import ASGIApp
+
+from app.observability import logs, metrics, middleware, traces
+from app.observability.redaction import SECRET_NAMES, Redactor, secret_names
+from app.settings import VARIABLES
+
+Level = Literal["NOTSET", "DEBUG", "INFO", "WARN", "WARNING", "ERROR", "FATAL", "CRITICAL"]
+
+
+class ObservabilitySettings(BaseSettings):
+    """Environment variables; a pydantic.ValidationError names one with a value not allowed."""
+
+    model_config = VARIABLES
+
+    log_level: Annotated[Level, BeforeValidator(str.upper)] = "INFO"
+    print_spans: bool = False  # one JSON line per span on stdout, for work without a trace store
+    metrics_token: SecretStr = SecretStr("")  # asked for by GET /metrics, unless it is empty
+    # Requests per second that are traced because their callers ask for it.
+    traced_callers: Annotated[float, Field(ge=0)] = 10
+    redacted_parameters: Annotated[tuple[str, ...], NoDecode] = SECRET_NAMES
+    # TRACE_SAMPLE_RATIO in .env. With a wrong one the SDK would keep every trace.
+    sampling_ratio: Annotated[float, Field(ge=0, le=1, alias="OTEL_TRACES_SAMPLER_ARG")] = 1
+
+    @field_validator("redacted_parameters", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        return secret_names(value) if isinstance(value, str) else value
+
+    @field_validator("sampling_ratio", mode="before")
+    @classmethod
+    def _of_ratio_samplers(cls, value: object) -> object:
+        is_ratio = os.environ.get("OTEL_TRACES_SAMPLER", "").endswith("traceidratio")
+        return value if value and is_ratio else 1
+
+
+def fastapi_arguments() -> dict[str, Any]:
+    """Return what ``FastAPI()`` is to be called with: spans of requests, but not of probes."""
+    telemetry = {"operation_spans": False, "metrics": False, "logs": False}
+    return {"telemetry": {**telemetry, "exclude": middleware.is_unobserved}}
+
+
+def setup_observability(app: FastAPI) -> FastAPI:
+    """Add metrics, tracing, JSON logs and ``GET /metrics`` to ``app``, not yet started."""
+    options = ObservabilitySettings()
+    redactor = Redactor(options.redacted_parameters)
+    logs.configure_logging(options.log_level, redactor)
+    traces.set_up_provider(redactor, options.traced_callers, options.print_spans)
+    build = app.build_middleware_stack
+
+    async def start() -> None:
+        traces.redact_exports(redactor)
+        await middleware.check_routes(app)
+        logs.take_over()
+        for notice in sorted(logs.notices | metrics.notices()):
+            logs.logger.warning(notice)
+
+    def build_observed() -> ASGIApp:
+        if not {500, Exception} & app.exception_handlers.keys():  # the application's own stays
+            app.exception_handlers[Exception] = middleware.answer_error
+        return middleware.Observer(build(), options.metrics_token.get_secret_value(), start)
+
+    app.build_middleware_stack = build_observed  # type: ignore[method-assign]
+    return app

@@ -1,0 +1,70 @@
+"""Metrics of the HTTP server, and the answer to ``GET /metrics``."""
+
+import asyncio
+import hmac
+import multiprocessing
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+METRICS_PATH = "/metrics"
+UNMATCHED = "unmatched"  # endpoint of every request that no route took
+OTHER_METHOD = "_OTHER"  # as in OpenTelemetry's http.request.method
+METHODS = {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
+# Seconds; OpenTelemetry's advice for HTTP servers, which has the 500 ms of the latency objective.
+# https://opentelemetry.io/docs/specs/semconv/http/http-metrics/#metric-httpserverrequestduration
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+# The folder through which several workers share their metrics, without exemplars.
+# https://prometheus.github.io/client_python/multiprocess/
+SHARED = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+if SHARED:
+    Path(SHARED).mkdir(parents=True, exist_ok=True)
+# Each label has few values: routes, known methods, status codes.
+REQUESTS = Counter("http_requests", "Requests answered.", ("method", "endpoint", "status"))
+DURATION = Histogram(
+    "http_request_duration_seconds",
+    "Time from a request's start to the last byte of its response.",
+    ("method", "endpoint"),
+    buckets=BUCKETS,
+)
+ACTIVE = Gauge("active_requests", "Requests being answered now.", multiprocess_mode="livesum")
+SPANS = Counter("trace_spans", "Spans that ended and are to be exported.")
+
+
+@cache
+def series(method: str, endpoint: str, status: int) -> tuple[Counter, Histogram]:
+    """Return the counter and the histogram of requests with these labels."""
+    return REQUESTS.labels(method, endpoint, status), DURATION.labels(method, endpoint)
+
+
+async def answer_scrape(request: Request, token: str) -> Response:
+    """Return all metrics; as OpenMetrics, which alone has exemplars, if the scraper accepts that.
+
+    A ``token``, unless it is empty, must come as ``Authorization: Bearer`` (RFC 6750).
+    """
+    given = request.headers.get("authorization", "").encode("latin-1")
+    if token and not hmac.compare_digest(given, f"Bearer {token}".encode()):
+        return PlainTextResponse("Bearer token needed", 401, {"WWW-Authenticate": "Bearer"})
+    registry = REGISTRY
+    if SHARED:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    # In a thread that is not one of those of FastAPI, which may all be busy.
+    body = await asyncio.to_thread(encode, registry)
+    return Response(body, headers={"content-type": content_type})
+
+
+def notices() -> set[str]:
+    """Return what does not hold where several workers may run, each with metrics of its own."""
+    second = multiprocessing.current_process().name == "SpawnProcess-2"  # as uvicorn starts them
+    several = "gunicorn" in sys.modules or (second and "--reload" not in sys.argv)
+    advice = "run one worker per container, or set PROMETHEUS_MULTIPROC_DIR to an empty folder"
+    return {f"/metrics has one worker's requests: {advice}"} if several and not SHARED else set()

@@ -1,0 +1,167 @@
+"""What happens around each request, outside of all other middleware of the application."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from opentelemetry import trace
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
+from uvicorn.protocols.utils import ClientDisconnected
+
+from app.observability import logs, metrics, traces
+from app.settings import settings
+
+# Where FastAPI keeps what its span knows of a request. It alone has the whole route, and there is
+# no public name for it: https://github.com/fastapi/fastapi/blob/0.165.0/fastapi/telemetry/_asgi.py
+TELEMETRY = "fastapi.telemetry"
+CHECK = "observability.check"  # in the scope of the request that `check_routes` makes
+CLIENT_CLOSED = 499  # as nginx has it: the client went away before it was answered
+PATH_MAX = 512  # characters in a line; a caller decides how long a path is
+
+
+def is_unobserved(scope: Scope) -> bool:
+    """Tell whether a request is a health check or a scrape, which are no traffic."""
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path in (metrics.METRICS_PATH, settings.health_path)
+
+
+class Observer:
+    """The outermost middleware: counts, times and logs each HTTP request inside its span."""
+
+    def __init__(self, app: ASGIApp, token: str, at_start: Callable[[], Awaitable[None]]) -> None:
+        self.app = app  # by this name FastAPI walks down the middleware
+        self._token, self._at_start = token, at_start
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, partial(self._send_lifespan, send))
+        elif scope["type"] == "websocket":
+            await self._pass_websocket(scope, receive, send)
+        elif CHECK in scope:
+            scope[CHECK].append(scope.get(TELEMETRY))
+            await Response(status_code=204)(scope, receive, send)
+        elif not is_unobserved(scope):
+            await self._observe(scope, receive, send)
+        elif scope["path"].endswith(metrics.METRICS_PATH) and scope["method"] in ("GET", "HEAD"):
+            response = await metrics.answer_scrape(Request(scope), self._token)
+            await response(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _send_lifespan(self, send: Send, message: Message) -> None:
+        if message["type"] == "lifespan.startup.complete":
+            try:
+                await self._at_start()
+            except RuntimeError as error:
+                message = {"type": "lifespan.startup.failed", "message": str(error)}
+        elif message["type"] == "lifespan.shutdown.complete":
+            await traces.flush()
+        await send(message)
+
+    async def _pass_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self.app(scope, receive, send)
+        except WebSocketDisconnect:
+            return  # the client went away, which the server would report as an error
+        except ClientDisconnected:  # before it was accepted; the server knows
+            raise
+        except Exception as error:
+            traces.record_error(error)
+            logs.write_error("WS", scope["path"][:PATH_MAX], error)
+            raise
+
+    async def _observe(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = perf_counter()
+        method = scope["method"] if scope["method"] in metrics.METHODS else metrics.OTHER_METHOD
+        path, client, telemetry = (
+            scope["path"][:PATH_MAX],
+            scope.get("client"),
+            scope.get(TELEMETRY),
+        )
+        context = trace.get_current_span().get_span_context()
+        ids = logs.trace_ids(context)
+        status = 0  # until a response starts
+        ended = False
+
+        def end() -> None:
+            nonlocal ended
+            if ended:
+                return
+            ended, seconds = True, perf_counter() - started
+            endpoint = getattr(telemetry, "route", None) or metrics.UNMATCHED
+            requests, duration = metrics.series(method, endpoint, status)
+            requests.inc()
+            duration.observe(seconds, ids if context.trace_flags.sampled else None)
+            metrics.ACTIVE.dec()
+            members = {
+                "method": method,
+                "path": path,
+                "endpoint": endpoint,
+                "status": status,
+                "duration_ms": round(seconds * 1000, 3),
+                "client": client[0][:64] if client else None,  # a proxy may say anything
+            }
+            logs.write(logging.INFO, logs.ACCESS, f"{method} {path} {status}", extra=members)
+
+        async def observed_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                error = sys.exc_info()[1]  # that is being answered
+                gone = isinstance(error, ClientDisconnect)
+                status = CLIENT_CLOSED if gone else message["status"]
+                if error and status >= 500:
+                    traces.record_error(error)
+                message = {**message, "status": status}
+                if ids:  # for whoever reports a problem
+                    header = (b"x-trace-id", ids["trace_id"].encode())
+                    message["headers"] = [*message.get("headers", ()), header]
+            await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                end()  # background tasks, which run later, are not part of the request's time
+
+        metrics.ACTIVE.inc()
+        try:
+            await self.app(scope, receive, observed_send)
+        except ClientDisconnect:
+            pass  # nobody is left to be answered
+        except (Exception, asyncio.CancelledError) as error:
+            logs.write_error(method, path, error)
+            if not status:
+                response = await answer_error(Request(scope), error)
+                await response(scope, receive, observed_send)
+            elif not ended:  # it broke off: a failure, whatever its first line said
+                status = 500
+                traces.record_error(error)
+            raise
+        finally:
+            status = status or 500  # as the server answers when the application does not
+            end()
+
+
+async def answer_error(_request: Request, _error: BaseException) -> Response:
+    """Answer an error that nobody handled: the trace id leads to it, nothing inside is told."""
+    trace_id = logs.trace_ids(trace.get_current_span().get_span_context()).get("trace_id")
+    return JSONResponse({"detail": "Internal Server Error", "trace_id": trace_id}, 500)
+
+
+async def check_routes(app: ASGIApp) -> None:
+    """Send one request through FastAPI's tracing to `Observer`; RuntimeError if it has no route."""
+    unkept = (b"traceparent", b"00-%b-%b-00" % (b"1" * 32, b"1" * 16))
+    found: list[Any] = []
+
+    async def nobody(*_: Any) -> Any: ...
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [unkept], CHECK: found}
+    await app(scope, nobody, nobody)
+    if not all(hasattr(telemetry, "route") for telemetry in found or [None]):
+        raise RuntimeError(
+            "app.observability: FastAPI makes no spans, so requests have no route. Remove"
+            " FastAPIInstrumentor and telemetry={'tracing': False}, or downgrade FastAPI"
+        )

@@ -1,0 +1,159 @@
+"""Which requests are traced, and what their spans may show."""
+
+import asyncio
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from importlib.metadata import entry_points
+from time import monotonic
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler, SamplingResult
+from opentelemetry.util.types import Attributes
+
+from app.observability.metrics import SPANS
+from app.observability.redaction import TEXT_MAX, Redactor, text_of
+
+
+class CallerLimit(Sampler):
+    """Limits how many requests per second are traced because their callers ask for it.
+
+    They ask by https://www.w3.org/TR/trace-context/#sampled-flag, and could fill the trace store.
+    Beyond the limit ``sampler`` decides, by a random id, as callers choose their trace ids.
+    """
+
+    def __init__(self, sampler: Sampler, per_second: float) -> None:
+        self._sampler = sampler
+        self._per_second = per_second
+        self._left = self._most = max(per_second, 1.0) if per_second > 0 else 0.0
+        self._asked = monotonic()
+
+    def should_sample(
+        self, parent_context: Context | None, trace_id: int, *details: Any, **named: Any
+    ) -> SamplingResult:
+        parent = trace.get_current_span(parent_context).get_span_context()
+        asks = parent.is_valid and parent.is_remote and parent.trace_flags.sampled
+        if not asks or self._take():
+            return self._sampler.should_sample(parent_context, trace_id, *details, **named)
+        trace_id = RandomIdGenerator().generate_trace_id()
+        new = self._sampler.should_sample(Context(), trace_id, *details, **named)
+        return SamplingResult(new.decision, new.attributes, parent.trace_state)
+
+    def _take(self) -> bool:
+        before, self._asked = self._asked, monotonic()
+        self._left += (self._asked - before) * self._per_second
+        self._left = min(self._left, self._most)
+        taken = self._left >= 1
+        self._left -= taken
+        return taken
+
+    def get_description(self) -> str:
+        return f"CallerLimit({self._per_second:g}/s, {self._sampler.get_description()})"
+
+
+class CountingProcessor(SpanProcessor):
+    """Counts the spans to be exported, to be compared with what the trace store receives."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        SPANS.inc()  # those that are not sampled never come here
+
+
+def set_up_provider(redactor: Redactor, caller_limit: float, print_spans: bool) -> None:
+    """Complete the tracer provider that ``opentelemetry-instrument`` made from ``OTEL_*``."""
+    redact_exports(redactor)
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, trace.ProxyTracerProvider):
+        # There is none. Without any FastAPI would not look up the route, which the metrics need.
+        trace.set_tracer_provider(TracerProvider(ALWAYS_OFF))
+    elif isinstance(provider, TracerProvider) and not isinstance(provider.sampler, CallerLimit):
+        provider.sampler = CallerLimit(provider.sampler, caller_limit)
+        provider.add_span_processor(CountingProcessor())
+        if print_spans:
+            exporter = ConsoleSpanExporter(formatter=_span_line)
+            provider.add_span_processor(SimpleSpanProcessor(exporter))
+
+
+def _span_line(span: ReadableSpan) -> str:
+    # The ids as logs and metrics have them, without the SDK's 0x.
+    return re.sub(r'("(?:trace|span|parent)_id": ")0x', r"\1", span.to_json(indent=None)) + "\n"
+
+
+def redact_exports(redactor: Redactor) -> None:
+    """Make every span exporter that is imported hand on copies of its spans without secrets.
+
+    ``opentelemetry-instrument`` has attached some, which the SDK does not give back. So the public
+    ``export`` of their classes is wrapped. It runs in the thread that exports, not in a request's.
+    """
+
+    def redacting(export: Callable[..., Any]) -> Callable[..., Any]:
+        return wraps(export)(
+            lambda self, spans: export(self, [redacted_span(span, redactor) for span in spans])
+        )
+
+    for entry in entry_points(group="opentelemetry_traces_exporter"):
+        exporter = getattr(sys.modules.get(entry.module), entry.attr, None)
+        if exporter and not hasattr(exporter.export, "__wrapped__"):
+            exporter.export = redacting(exporter.export)
+
+
+def redacted_span(span: ReadableSpan, redactor: Redactor) -> ReadableSpan:
+    """Return a copy of a span that has ended, without the secrets in it."""
+
+    def clean(attributes: Attributes) -> dict[str, Any]:
+        values = {name: redactor.named(name, value) for name, value in (attributes or {}).items()}
+        if query := values.get("url.query"):
+            values["url.query"] = redactor.query(query)
+        return values
+
+    attributes, description = clean(span.attributes), span.status.description
+    status = trace.Status(span.status.status_code, description and redactor.short(description))
+    seen = span.kind, attributes.get("error.type"), *(event.name for event in span.events)
+    if seen[:2] == (trace.SpanKind.SERVER, "ConnectionError") and "exception" not in seen:
+        # FastAPI says so when a client goes away in the middle of its answer.
+        del attributes["error.type"]
+        status = trace.Status()
+    return ReadableSpan(
+        redactor.text(span.name),
+        span.context,
+        span.parent,
+        span.resource,
+        attributes,
+        [Event(each.name, clean(each.attributes), each.timestamp) for each in span.events],
+        [trace.Link(each.context, clean(each.attributes)) for each in span.links],
+        span.kind,
+        status=status,
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
+
+
+def record_error(error: BaseException) -> None:
+    """Put an error on the current span, with the end of its traceback, which tells most."""
+    kind, lines = type(error), "".join(traceback.format_exception(error))
+    if len(lines) > TEXT_MAX:  # whole lines, so that no secret loses its name
+        lines = lines[-TEXT_MAX:].partition("\n")[2]
+    text = {
+        "exception.type": f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."),
+        "exception.message": text_of(error),
+        "exception.stacktrace": lines,
+    }
+    trace.get_current_span().add_event("exception", text)
+
+
+async def flush() -> None:
+    """Export all finished spans: a server that a signal ends runs no handlers at exit."""
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, TracerProvider):
+        thread = threading.Thread(target=provider.shutdown, daemon=True)
+        thread.start()
+        # Seconds; for a dead trace store the SDK waits longer than Docker does for a container.
+        await asyncio.to_thread(thread.join, 1.5)
