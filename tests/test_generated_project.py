@@ -23,12 +23,20 @@ OBS_TARGETS = {
     *("obs-up", "obs-down", "obs-logs", "obs-status", "obs-check", "obs-alert-test"),
     *("obs-clean", "obs-dev", "obs-backup", "obs-restore", "obs-pin"),
 }
+SETTINGS = {
+    "APP_API_PREFIX": "/elsewhere",
+    "APP_EXTENSIONS": "nowhere:setup",
+    "APP_LOG_LEVEL": "ERROR",
+    "OTEL_SDK_DISABLED": "true",
+    "OTEL_TRACES_SAMPLER": "always_off",
+    "PROMETHEUS_MULTIPROC_DIR": "/nowhere",
+}
 # Variables that a program started from a test must not inherit from the tests' own environment.
 OURS = ("MAKEFLAGS", "MAKELEVEL", "PYTHONPATH", "VIRTUAL_ENV")
 
 
 def run(
-    project: Path, *command: str | Path, path: str | None = None
+    project: Path, *command: str | Path, path: str | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a project, its output read as one text."""
     env = {name: value for name, value in os.environ.items() if name not in OURS}
@@ -36,7 +44,7 @@ def run(
     return subprocess.run(
         command,
         cwd=project,
-        env=env,
+        env=env | variables,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -63,7 +71,8 @@ def installed(bake: Bake, answer: str) -> Path:
 
 @pytest.mark.parametrize("goal", ["lint", "test"])
 def test_passes_its_own_checks(installed: Path, goal: str) -> None:
-    result = run(installed, "make", goal)
+    """Whatever settings of a service are in the environment of whoever calls make."""
+    result = run(installed, "make", goal, **SETTINGS)
     assert result.returncode == 0, result.stdout
 
 

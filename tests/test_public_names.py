@@ -91,6 +91,8 @@ def test_our_own_names_are_ours(source: str) -> None:
 
 
 def test_the_package_stays_small() -> None:
-    lines = {file.name: len(file.read_text().splitlines()) for file in PACKAGE.glob("*.py")}
-    assert sum(lines.values()) <= 790, lines
-    assert max(lines.values()) <= 250, lines
+    """Whoever generates a project inherits every line of it."""
+    lines = {file.name: file.read_text().splitlines() for file in PACKAGE.glob("*.py")}
+    assert max(map(len, lines.values())) <= 250
+    code = [line for each in lines.values() for line in each if not re.match(r"\s*(#|$)", line)]
+    assert len(code) <= 700

@@ -163,12 +163,13 @@ def _prints(handler: logging.Handler) -> bool:
 
 def write(level: int, name: str, message: str, *values: object, **more: Any) -> None:
     """Write a line past its logger, whose filters and handlers may be meant for other lines."""
-    logger = logging.getLogger(name)
-    if level >= (logger.level or output.threshold):
-        record = logger.makeRecord(name, level, "", 0, message, values, **{"exc_info": None} | more)
-        for handler in {output: None, **dict.fromkeys(logging.getLogger().handlers)}:
-            if level >= handler.level:
-                handler.handle(record)
+    if level < (logging.getLogger(name).level or output.threshold):
+        return
+    known = {"name": name, "levelno": level, "levelname": logging.getLevelName(level)}
+    record = logging.makeLogRecord(known | {"msg": message, "args": values} | more)
+    for handler in {output: None, **dict.fromkeys(logging.getLogger().handlers)}:
+        if level >= handler.level:
+            handler.handle(record)
 
 
 def write_error(method: str, path: str, error: BaseException) -> None:

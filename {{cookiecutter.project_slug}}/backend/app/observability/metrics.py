@@ -21,18 +21,15 @@ METHODS = {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"
 # Seconds; OpenTelemetry's advice for HTTP servers, which has the 500 ms of the latency objective.
 # https://opentelemetry.io/docs/specs/semconv/http/http-metrics/#metric-httpserverrequestduration
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
-# The folder through which several workers share their metrics, without exemplars.
-# https://prometheus.github.io/client_python/multiprocess/
+# How workers share metrics, without exemplars: https://prometheus.github.io/client_python/multiprocess/
 SHARED = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
 if SHARED:
     Path(SHARED).mkdir(parents=True, exist_ok=True)
 # Each label has few values: routes, known methods, status codes.
 REQUESTS = Counter("http_requests", "Requests answered.", ("method", "endpoint", "status"))
+_TEXT = "Time from a request's start to the last byte of its response."
 DURATION = Histogram(
-    "http_request_duration_seconds",
-    "Time from a request's start to the last byte of its response.",
-    ("method", "endpoint"),
-    buckets=BUCKETS,
+    "http_request_duration_seconds", _TEXT, ("method", "endpoint"), buckets=BUCKETS
 )
 ACTIVE = Gauge("active_requests", "Requests being answered now.", multiprocess_mode="livesum")
 SPANS = Counter("trace_spans", "Spans that ended and are to be exported.")

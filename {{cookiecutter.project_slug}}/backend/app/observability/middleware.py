@@ -8,6 +8,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
+from fastapi import FastAPI
 from opentelemetry import trace
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -36,12 +37,12 @@ class Observer:
     """The outermost middleware: counts, times and logs each HTTP request inside its span."""
 
     def __init__(self, app: ASGIApp, token: str, at_start: Callable[[], Awaitable[None]]) -> None:
-        self.app = app  # by this name FastAPI walks down the middleware
+        self.inner = app  # not `app`: by that name FastAPI walks down all middleware, each time
         self._token, self._at_start = token, at_start
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self.app(scope, receive, partial(self._send_lifespan, send))
+            await self.inner(scope, receive, partial(self._send_lifespan, send))
         elif scope["type"] == "websocket":
             await self._pass_websocket(scope, receive, send)
         elif CHECK in scope:
@@ -53,21 +54,18 @@ class Observer:
             response = await metrics.answer_scrape(Request(scope), self._token)
             await response(scope, receive, send)
         else:
-            await self.app(scope, receive, send)
+            await self.inner(scope, receive, send)
 
     async def _send_lifespan(self, send: Send, message: Message) -> None:
         if message["type"] == "lifespan.startup.complete":
-            try:
-                await self._at_start()
-            except RuntimeError as error:
-                message = {"type": "lifespan.startup.failed", "message": str(error)}
+            await self._at_start()
         elif message["type"] == "lifespan.shutdown.complete":
             await traces.flush()
         await send(message)
 
     async def _pass_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await self.app(scope, receive, send)
+            await self.inner(scope, receive, send)
         except WebSocketDisconnect:
             return  # the client went away, which the server would report as an error
         except ClientDisconnected:  # before it was accepted; the server knows
@@ -80,11 +78,8 @@ class Observer:
     async def _observe(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = perf_counter()
         method = scope["method"] if scope["method"] in metrics.METHODS else metrics.OTHER_METHOD
-        path, client, telemetry = (
-            scope["path"][:PATH_MAX],
-            scope.get("client"),
-            scope.get(TELEMETRY),
-        )
+        path, telemetry, peer = scope["path"][:PATH_MAX], scope.get(TELEMETRY), scope.get("client")
+        client = peer[0][:64] if peer else None  # a proxy may say anything
         context = trace.get_current_span().get_span_context()
         ids = logs.trace_ids(context)
         status = 0  # until a response starts
@@ -100,15 +95,10 @@ class Observer:
             requests.inc()
             duration.observe(seconds, ids if context.trace_flags.sampled else None)
             metrics.ACTIVE.dec()
-            members = {
-                "method": method,
-                "path": path,
-                "endpoint": endpoint,
-                "status": status,
-                "duration_ms": round(seconds * 1000, 3),
-                "client": client[0][:64] if client else None,  # a proxy may say anything
-            }
-            logs.write(logging.INFO, logs.ACCESS, f"{method} {path} {status}", extra=members)
+            request = {"method": method, "path": path, "endpoint": endpoint, "client": client}
+            answer = {"status": status, "duration_ms": round(seconds * 1000, 3)}
+            text = f"{method} {path} {status}"
+            logs.write(logging.INFO, logs.ACCESS, text, **request, **answer)
 
         async def observed_send(message: Message) -> None:
             nonlocal status
@@ -128,7 +118,7 @@ class Observer:
 
         metrics.ACTIVE.inc()
         try:
-            await self.app(scope, receive, observed_send)
+            await self.inner(scope, receive, observed_send)
         except ClientDisconnect:
             pass  # nobody is left to be answered
         except (Exception, asyncio.CancelledError) as error:
@@ -151,7 +141,7 @@ async def answer_error(_request: Request, _error: BaseException) -> Response:
     return JSONResponse({"detail": "Internal Server Error", "trace_id": trace_id}, 500)
 
 
-async def check_routes(app: ASGIApp) -> None:
+async def check_routes(app: FastAPI) -> None:
     """Send one request through FastAPI's tracing to `Observer`; RuntimeError if it has no route."""
     unkept = (b"traceparent", b"00-%b-%b-00" % (b"1" * 32, b"1" * 16))
     found: list[Any] = []
@@ -160,7 +150,11 @@ async def check_routes(app: ASGIApp) -> None:
 
     scope = {"type": "http", "method": "GET", "path": "/", "headers": [unkept], CHECK: found}
     await app(scope, nobody, nobody)
-    if not all(hasattr(telemetry, "route") for telemetry in found or [None]):
+    layers = [app.middleware_stack]
+    while (layer := getattr(layers[-1], "app", getattr(layers[-1], "inner", None))) is not None:
+        layers.append(layer)
+    contrib = [each for each in layers if type(each).__name__ == "OpenTelemetryMiddleware"]
+    if contrib or not all(hasattr(telemetry, "route") for telemetry in found or [None]):
         raise RuntimeError(
             "app.observability: FastAPI makes no spans, so requests have no route. Remove"
             " FastAPIInstrumentor and telemetry={'tracing': False}, or downgrade FastAPI"

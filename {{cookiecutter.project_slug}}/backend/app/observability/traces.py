@@ -22,6 +22,9 @@ from opentelemetry.util.types import Attributes
 from app.observability.metrics import SPANS
 from app.observability.redaction import TEXT_MAX, Redactor, text_of
 
+TIMES = ("start_time", "end_time")
+UNCHANGED = ("context", "parent", "resource", "kind", *TIMES, "instrumentation_scope")
+
 
 class CallerLimit(Sampler):
     """Limits how many requests per second are traced because their callers ask for it.
@@ -120,20 +123,11 @@ def redacted_span(span: ReadableSpan, redactor: Redactor) -> ReadableSpan:
         # FastAPI says so when a client goes away in the middle of its answer.
         del attributes["error.type"]
         status = trace.Status()
-    return ReadableSpan(
-        redactor.text(span.name),
-        span.context,
-        span.parent,
-        span.resource,
-        attributes,
-        [Event(each.name, clean(each.attributes), each.timestamp) for each in span.events],
-        [trace.Link(each.context, clean(each.attributes)) for each in span.links],
-        span.kind,
-        status=status,
-        start_time=span.start_time,
-        end_time=span.end_time,
-        instrumentation_scope=span.instrumentation_scope,
-    )
+    events = [Event(each.name, clean(each.attributes), each.timestamp) for each in span.events]
+    links = [trace.Link(each.context, clean(each.attributes)) for each in span.links]
+    changed: Any = {"attributes": attributes, "events": events, "links": links, "status": status}
+    same: Any = {name: getattr(span, name) for name in UNCHANGED}
+    return ReadableSpan(redactor.text(span.name), **same, **changed)
 
 
 def record_error(error: BaseException) -> None:

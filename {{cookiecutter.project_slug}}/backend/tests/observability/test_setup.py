@@ -215,24 +215,9 @@ def test_a_value_that_cannot_be_used_is_named_with_its_variable(
 
 
 def test_a_service_whose_requests_would_have_no_route_does_not_start() -> None:
-    app = application(telemetry={"tracing": False})
-    sent: list[Message] = []
-
-    async def start() -> None:
-        messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
-
-        async def receive() -> Message:
-            return messages.pop(0)
-
-        async def send(message: Message) -> None:
-            sent.append(message)
-
-        await app({"type": "lifespan", "state": {}}, receive, send)
-
-    setup_observability(app)
-    asyncio.run(start())
-    assert sent[0]["type"] == "lifespan.startup.failed"
-    assert "telemetry={'tracing': False}" in sent[0]["message"]
+    app = setup_observability(application(telemetry={"tracing": False}))
+    with pytest.raises(RuntimeError, match=r"telemetry=\{'tracing': False\}"), TestClient(app):
+        pass
 
 
 def test_what_configures_logging_while_the_application_starts_is_replaced(
