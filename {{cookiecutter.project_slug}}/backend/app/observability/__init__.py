@@ -5,6 +5,7 @@ Switched on by ``APP_EXTENSIONS=app.observability:setup_observability`` under
 """
 
 import os
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI
@@ -56,11 +57,15 @@ def setup_observability(app: FastAPI) -> FastAPI:
     options = ObservabilitySettings()
     redactor = Redactor(options.redacted_parameters)
     logs.configure_logging(options.log_level, redactor)
-    traces.set_up_provider(redactor, options.traced_callers, options.print_spans)
+    set_up_provider = partial(
+        traces.set_up_provider, redactor, options.traced_callers, options.print_spans
+    )
+    set_up_provider()
     build = app.build_middleware_stack
 
     async def start() -> None:
-        traces.redact_exports(redactor)
+        set_up_provider()  # the application may have made one meanwhile
+        traces.ensure_provider()
         await middleware.check_routes(app)
         logs.take_over()
         for notice in sorted(logs.notices | metrics.notices()):

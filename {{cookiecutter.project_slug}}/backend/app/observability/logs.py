@@ -18,7 +18,7 @@ from pythonjsonlogger.orjson import OrjsonFormatter
 from app.observability.redaction import Redactor, text_of
 
 logger = logging.getLogger(__package__)
-ACCESS, ERROR = "app.access", "app.error"  # loggers
+ACCESS, ERROR = logging.getLogger("app.access"), logging.getLogger("app.error")
 EXCEPTION_MAX = 16384  # characters; its end tells most
 REPORTED = "reported_with_trace"  # attribute of an error that has its line
 encode_ascii = json.JSONEncoder(default=datetime.isoformat).encode
@@ -90,7 +90,7 @@ class Output(logging.StreamHandler[Any]):
     def filter(self, record: logging.LogRecord) -> Any:
         # What the server says of an error that was reported with its trace is dropped.
         error = record.exc_info[1] if record.exc_info else None
-        return record.name == ERROR or not hasattr(error, REPORTED)
+        return record.name == ERROR.name or not hasattr(error, REPORTED)
 
     def close(self) -> None:  # by what configures logging
         self.closed = True
@@ -104,7 +104,7 @@ notices: set[str] = set()  # what does not hold, for people
 def configure_logging(level: str, redactor: Redactor) -> None:
     """Write all that is logged to stdout or stderr as JSON, whoever configures logging, and when."""
     output.threshold = getattr(logging, level)
-    output.setStream(sys.stdout)
+    output.stream = sys.stdout
     known, output.formatter = output.formatter, JsonFormatter(redactor)
     take_over()
     if known is None:
@@ -149,9 +149,12 @@ def take_over() -> None:
 def _prints(handler: logging.Handler) -> bool:
     """Tell whether a handler's lines end up on stdout or stderr, as far as can be seen."""
     loguru = sys.modules.get("loguru")
-    module = vars(sys.modules.get(type(handler).__module__, logging))
-    if isinstance(handler, QueueHandler) or (loguru and loguru.logger in module.values()):
-        return True  # to a thread that prints, or to loguru as its documents show
+    names = vars(sys.modules.get(type(handler).__module__) or logging).values()
+    if loguru and any(each is loguru.logger for each in names):
+        return True  # it hands on to loguru, as its documents show
+    if isinstance(handler, QueueHandler):
+        notices.add(f"{handler} is replaced: what listens to its queue gets no lines")
+        return True
     out = getattr(handler, "stream", None) or getattr(handler, "console", None)
     stream: Any = getattr(out, "file", out)  # rich's handler has a console with a file
     if stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
@@ -161,11 +164,11 @@ def _prints(handler: logging.Handler) -> bool:
     return False
 
 
-def write(level: int, name: str, message: str, *values: object, **more: Any) -> None:
+def write(level: int, to: logging.Logger, message: str, *values: object, **more: Any) -> None:
     """Write a line past its logger, whose filters and handlers may be meant for other lines."""
-    if level < (logging.getLogger(name).level or output.threshold):
+    if level < (to.level or output.threshold):
         return
-    known = {"name": name, "levelno": level, "levelname": logging.getLevelName(level)}
+    known = {"name": to.name, "levelno": level, "levelname": logging.getLevelName(level)}
     record = logging.makeLogRecord(known | {"msg": message, "args": values} | more)
     for handler in {output: None, **dict.fromkeys(logging.getLogger().handlers)}:
         if level >= handler.level:

@@ -148,7 +148,8 @@ async def check_routes(app: FastAPI) -> None:
 
     async def nobody(*_: Any) -> Any: ...
 
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": [unkept], CHECK: found}
+    scope = {"type": "http", "method": "GET", "path": "/check", "raw_path": b"/check", CHECK: found}
+    scope |= {"http_version": "1.1", "scheme": "http", "query_string": b"", "headers": [unkept]}
     await app(scope, nobody, nobody)
     layers = [app.middleware_stack]
     while (layer := getattr(layers[-1], "app", getattr(layers[-1], "inner", None))) is not None:

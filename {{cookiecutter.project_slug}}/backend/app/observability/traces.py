@@ -73,15 +73,18 @@ def set_up_provider(redactor: Redactor, caller_limit: float, print_spans: bool) 
     """Complete the tracer provider that ``opentelemetry-instrument`` made from ``OTEL_*``."""
     redact_exports(redactor)
     provider = trace.get_tracer_provider()
-    if isinstance(provider, trace.ProxyTracerProvider):
-        # There is none. Without any FastAPI would not look up the route, which the metrics need.
-        trace.set_tracer_provider(TracerProvider(ALWAYS_OFF))
-    elif isinstance(provider, TracerProvider) and not isinstance(provider.sampler, CallerLimit):
+    if isinstance(provider, TracerProvider) and not isinstance(provider.sampler, CallerLimit):
         provider.sampler = CallerLimit(provider.sampler, caller_limit)
         provider.add_span_processor(CountingProcessor())
         if print_spans:
             exporter = ConsoleSpanExporter(formatter=_span_line)
             provider.add_span_processor(SimpleSpanProcessor(exporter))
+
+
+def ensure_provider() -> None:
+    """Where there is no tracer provider, set one: else FastAPI would not look up routes."""
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        trace.set_tracer_provider(TracerProvider(ALWAYS_OFF))
 
 
 def _span_line(span: ReadableSpan) -> str:
