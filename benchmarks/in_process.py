@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from benchmarks.servers import span_receiver
 from benchmarks.statistic import percentile
 from benchmarks.variants import COMPLETE, ENDPOINT, METRICS, VARIANTS
-from tests.instructions import UNKEPT, path, request, service
+from tests.instructions import UNKEPT, arguments, path, request, service
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 30
@@ -68,11 +68,13 @@ def growth(project: Path) -> dict[str, dict[str, int]]:
     """Count what services of different sizes execute for a request; times differ too much for that."""
     found = {}
     for routes, nesting in SIZES:
-        command = [sys.executable, "-m", "tests.instructions", str(project)]
-        counted = subprocess.run(
-            [*command, str(routes), str(nesting)], cwd=ROOT, capture_output=True, check=True
-        )
-        found[f"{routes} routes, nested {nesting}"] = json.loads(counted.stdout)
+        counts: dict[str, int] = {}
+        for traced in ("untraced", "traced"):
+            command = [sys.executable, "-m", "tests.instructions", str(project)]
+            command += [str(routes), str(nesting), traced]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+            counts |= json.loads(done.stdout)
+        found[f"{routes} routes, nested {nesting}"] = counts
     return found
 
 
@@ -149,7 +151,8 @@ def ask(process: subprocess.Popen[str]) -> Row:
 
 async def serve(case: Case, answers: IO[str]) -> None:
     """Be the process of a case: run a round for each line on standard input."""
-    app = VARIANTS[case.variant](service())
+    ours = case.variant.startswith("ours")
+    app = VARIANTS[case.variant](service(**arguments() if ours else {}))
     headers = [] if case.kept else [UNKEPT]
     target = path()
     await run(app, target, headers, WARM_UP_REQUESTS)

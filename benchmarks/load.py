@@ -131,8 +131,8 @@ def paced(url: str, per_second: float, seconds: float) -> list[Timed]:
     return sorted(timed)
 
 
-def saturated(url: str, seconds: float) -> float:
-    """Return the requests per second that wrk gets answered.
+def saturated(url: str, seconds: float) -> tuple[float, float]:
+    """Return the requests per second that wrk gets answered, and the 99th percentile in ms.
 
     Args:
         url: On this machine.
@@ -144,15 +144,17 @@ def saturated(url: str, seconds: float) -> float:
     command = [
         "wrk",
         "--threads=1",
+        "--latency",
         f"--connections={CONNECTIONS}",
         f"--duration={seconds:g}s",
         url,
     ]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
-    if not rate or "Non-2xx" in output or "Socket errors" in output:
+    slow = re.search(r"99%\s+([\d.]+)(us|ms|s)\b", output)
+    if not rate or not slow or "Non-2xx" in output or "Socket errors" in output:
         raise RuntimeError(output)
-    return float(rate[1])
+    return float(rate[1]), float(slow[1]) * {"us": 0.001, "ms": 1, "s": 1000}[slow[2]]
 
 
 def missing_wrk() -> str | None:

@@ -70,20 +70,21 @@ def at_pace(servers: dict[str, Server], pace: float, path: str) -> Rows:
 
 def at_once(servers: dict[str, Server], path: str) -> Rows:
     """Return how many requests each server answers in a second, and the share of bare."""
-    rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in servers}
+    rounds: dict[str, list[tuple[float, float, float]]] = {name: [] for name in servers}
     for _ in range(ROUNDS):
         for name, each in servers.items():
             before = each.cpu_seconds()
-            rate = saturated(each.url + path, SATURATED_SECONDS)
+            rate, p99 = saturated(each.url + path, SATURATED_SECONDS)
             cpu = (each.cpu_seconds() - before) / (rate * SATURATED_SECONDS)
-            rounds[name].append((rate, cpu * 1e6))
+            rounds[name].append((rate, cpu * 1e6, p99))
     bare = rounds[SILENT]
     return {
         name: {
-            "per_second": statistics.median(rate for rate, _ in found),
-            "cpu_us": statistics.median(cpu for _, cpu in found),
+            "per_second": statistics.median(rate for rate, _, _ in found),
+            "cpu_us": statistics.median(cpu for _, cpu, _ in found),
+            "p99_ms": statistics.median(p99 for _, _, p99 in found),
             "ratio": statistics.median(
-                rate / other for (rate, _), (other, _) in zip(found, bare, strict=True)
+                rate / other for (rate, *_), (other, *_) in zip(found, bare, strict=True)
             ),
         }
         for name, found in rounds.items()

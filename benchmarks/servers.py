@@ -20,11 +20,13 @@ ROOT = Path(__file__).parent.parent
 POLL_SECONDS = 0.002
 ITEM = f"{ITEMS}/1"
 SERIES = "benchmarks.routes:add_series"
+ASSEMBLE = "benchmarks.assembled:assemble"
 # Names of the compared servers.
 SILENT = "bare"  # the service by itself, which writes no line
 SHIPPED = "core image"  # with uvicorn's access log, as its Dockerfile starts it
 OBSERVED = "observed"  # as the overlay starts it
-SERVERS = (SILENT, SHIPPED, OBSERVED)
+ASSEMBLED = "assembled"  # with the overlay's command and settings, and others' instrumentation
+SERVERS = (SILENT, SHIPPED, OBSERVED, ASSEMBLED)
 
 
 @dataclass
@@ -56,6 +58,8 @@ class Server:
 @cache
 def environment(project: Path, name: str) -> Path:
     """Return the folder of programs that the image of a server has, installed from its lock files."""
+    if name == ASSEMBLED:  # has no image; what it needs beside ours is installed here
+        return Path(sys.executable).parent
     locks = ["core", "observability"] if name == OBSERVED else ["core"]
     folder = project.parent / "-".join(locks)
     uv = Path(sys.executable).with_name("uv")
@@ -87,9 +91,10 @@ def server(project: Path, name: str, endpoint: str = "", **variables: str) -> It
         "APP_DATABASE_PATH": str(project.parent / f"{name}-{port}.db".replace(" ", "-")),
     }
     command = ["uvicorn", "app.main:app", *([] if name == SHIPPED else ["--no-access-log"])]
-    if name == OBSERVED:
+    if name in (OBSERVED, ASSEMBLED):
         command, overlay = _overlay(project)
-        extensions = (env["APP_EXTENSIONS"], overlay["APP_EXTENSIONS"], SERIES)
+        ours = (overlay["APP_EXTENSIONS"], SERIES)
+        extensions = (env["APP_EXTENSIONS"], *(ours if name == OBSERVED else (ASSEMBLE,)))
         overlay["APP_EXTENSIONS"] = ",".join(extensions)
         env |= overlay | {
             "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,

@@ -120,7 +120,7 @@ def _make_record(make: Callable[..., Any], *arguments: Any, **options: Any) -> A
 def take_over() -> None:
     """Replace the handlers of all loggers that print; others, such as files, stay."""
     root = logging.getLogger()
-    known = root.manager.loggerDict.values()
+    known = list(root.manager.loggerDict.values())
     for logger in (root, *(each for each in known if isinstance(each, logging.Logger))):
         logger.disabled = False
         for handler in [each for each in logger.handlers if each is not output]:

@@ -14,6 +14,7 @@ SECRET_NAMES = (  # in any case; "*" matches any word characters, "?" stands for
     "?code", "?key", "?pass", "?pin", "?sid",
 )  # fmt: skip
 TEXT_MAX = 4096  # characters of a text, or of all text in a structured value
+SHORT_MAX = 128  # characters: of such values, which come again and again, the latest are remembered
 NAME_MAX = 96  # characters: of a longer name only the end is compared
 DEPTH_MAX = 20  # levels of a structured value
 CONTAINERS = (dict, list, tuple, set, frozenset)
@@ -69,6 +70,9 @@ class Redactor:
             rf"""(?ix) (?: (?<![\w.-])[.-]* | (?=[?&]) ) (?P<name> {any_name} ) (?![\w.-])
             (?= [^\w.-]* (?: \[.* )? \Z | [^\[]*\] )"""
         )
+        self._short_named = lru_cache(4096)(
+            lambda name, text: REDACTED if self.hides(name) else self.text(text)
+        )
         self._hides = lru_cache(1024)(lambda name: secret.search(unquote(unquote(name))))
 
     def hides(self, name: str, value: object = "") -> bool:
@@ -103,8 +107,8 @@ class Redactor:
 
     def named(self, name: str, value: Any) -> Any:
         """Return a value as JSON types: redacted, and cut to `TEXT_MAX` and `DEPTH_MAX`."""
-        if isinstance(value, str) and len(value) <= TEXT_MAX and not self.hides(name):
-            return self.text(value)  # most values, several for each request
+        if isinstance(value, str) and len(value) <= SHORT_MAX:
+            return self._short_named(name, value)
         return self._copy(name, value, [TEXT_MAX + 1], DEPTH_MAX)
 
     def _copy(self, name: str, value: Any, left: list[int], depth: int) -> Any:

@@ -1,0 +1,44 @@
+"""What people assemble themselves: contrib's tracing, the instrumentator, a line in a middleware."""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Awaitable, Callable
+
+from fastapi import FastAPI, Request, Response
+from opentelemetry import trace
+from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+from prometheus_fastapi_instrumentator import Instrumentator
+
+logger = logging.getLogger("access")
+
+
+def assemble(app: FastAPI) -> FastAPI:
+    """Add all that to the service; named in ``APP_EXTENSIONS``."""
+    logger.setLevel(logging.INFO)
+    logger.addHandler(logging.StreamHandler(sys.stdout))
+
+    @app.middleware("http")
+    async def log(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        started = time.perf_counter()
+        response = await call_next(request)
+        context = trace.get_current_span().get_span_context()
+        line = {
+            "timestamp": time.time(),
+            "level": "info",
+            "message": f"{request.method} {request.url.path} {response.status_code}",
+            "method": request.method,
+            "path": request.url.path,
+            "status": response.status_code,
+            "duration_ms": (time.perf_counter() - started) * 1000,
+            "trace_id": trace.format_trace_id(context.trace_id),
+        }
+        logger.info(json.dumps(line))
+        return response
+
+    Instrumentator().instrument(app).expose(app)
+    FastAPIInstrumentor.instrument_app(app)
+    return app
