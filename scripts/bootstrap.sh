@@ -55,8 +55,9 @@ else
   else
     fail "Python's pip is missing, and cannot be had from here. Install it: apt install python3-venv"
   fi
+  # --no-user: pip fails in an environment where PIP_USER=1 or its configuration asks for user installs.
   # shellcheck disable=SC2086 # two words on purpose
-  "$venv/bin/python" $pip install --quiet --disable-pip-version-check --require-hashes -r "$tmp/uv.txt"
+  "$venv/bin/python" $pip install --quiet --no-user --disable-pip-version-check --require-hashes -r "$tmp/uv.txt"
   uv=$venv/bin/uv
 fi
 "$uv" pip sync --quiet --python "$venv" --require-hashes "$locks"

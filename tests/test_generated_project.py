@@ -41,6 +41,7 @@ def run(
     """Run a command in a project, its output read as one text."""
     env = {name: value for name, value in os.environ.items() if name not in OURS}
     env["PATH"] = path or f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    env |= variables
     return subprocess.run(
         command,
         cwd=project,
@@ -164,14 +165,14 @@ def test_lists_what_each_image_contains(installed: Path, answer: str) -> None:
     assert ("prometheus-client" in str(found)) == (answer == "yes")
 
 
-def test_installs_without_uv(bake: Bake, tmp_path: Path) -> None:
-    """Where uv is not on the PATH, Python's own venv and pip do."""
+def test_installs_without_uv(bake: Bake) -> None:
+    """Without uv on the PATH, Python's own venv and pip are used, whatever pip is configured to do."""
     folders = [Path(name) for name in os.environ["PATH"].split(os.pathsep)]
     without_uv = os.pathsep.join(str(path) for path in folders if not (path / "uv").exists())
     project = bake(include_observability="no")
     if run(project, "python3", "-c", "import ensurepip", path=without_uv).returncode:
         unavailable("Python's ensurepip is missing (Debian: python3-venv)")
-    result = run(project, "make", "test", path=without_uv)
+    result = run(project, "make", "test", path=without_uv, PIP_USER="1")
     assert result.returncode == 0, result.stdout
     assert (project / "backend/.venv/bin/uv").exists()
 

@@ -1,7 +1,9 @@
 """The repository around the template: lock files, documents, set-up, continuous integration."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,6 +17,7 @@ import yaml
 from hooks import pre_gen_project as pre
 from tests.conftest import OLD_PYTHON, ROOT, TEMPLATE, tree
 from tests.prometheus import IMAGE as PROMETHEUS_IMAGE
+from tests.running import unavailable
 
 DEV_LOCK = ROOT / "requirements-dev.txt"
 BENCH_LOCK = ROOT / "requirements-bench.txt"
@@ -217,6 +220,30 @@ def test_bootstrap_says_what_is_missing(tmp_path: Path, python: str | None, mess
     )
     assert result.returncode == 1
     assert message in result.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="make and sh are for POSIX")
+def test_bootstrap_works_where_pip_installs_for_the_user(tmp_path: Path) -> None:
+    if subprocess.run(
+        ["/usr/bin/env", "python3", "-c", "import ensurepip"], check=False
+    ).returncode:
+        unavailable("Python's ensurepip is missing (Debian: python3-venv)")
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts/bootstrap.sh", tmp_path / "scripts")
+    entry = re.search(r"(?m)^uv==.*\n(?:    --hash.*\n)+", DEV_LOCK.read_text(encoding="utf-8"))
+    assert entry
+    (tmp_path / "requirements-dev.txt").write_text(entry[0], encoding="utf-8")
+    folders = os.environ["PATH"].split(os.pathsep)
+    without_uv = os.pathsep.join(each for each in folders if not Path(each, "uv").exists())
+    result = subprocess.run(
+        [tmp_path / "scripts/bootstrap.sh"],
+        env=os.environ | {"PATH": without_uv, "PIP_USER": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / ".venv/bin/uv").exists()
 
 
 def test_actions_are_pinned_by_commit_and_may_do_nothing_more() -> None:
