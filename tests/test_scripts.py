@@ -148,7 +148,7 @@ def test_a_backup_that_is_interrupted_starts_the_stack_again(
 ) -> None:
     compose = "docker compose -f compose.yml -f compose.observability.yml"
     process = subprocess.Popen(
-        ["/bin/sh", "observability/archive.sh", "backup", "saved.tar.gz"],
+        ["/bin/sh", "observability/data.sh", "backup", "saved.tar.gz"],
         cwd=project.folder,
         env=project.env | {"CORE": "docker compose", "COMPOSE": compose, "SLOW": "yes"},
         stdin=subprocess.DEVNULL,

@@ -221,11 +221,11 @@ BROKEN: dict[str, tuple[str, Callable[[Path], bytes]]] = {
     "empty": ("no archive at all", lambda path: b""),
     "text": ("no archive at all", lambda path: b"not an archive\n" * 100),
     "other compressed": ("no archive at all", lambda path: gzip.compress(b"x" * 2000)),
-    "cut short": ("is refused", lambda path: path.read_bytes()[:-1000]),
-    "cut in half": ("is refused", lambda path: path.read_bytes()[: path.stat().st_size // 2]),
-    "one bit": ("is refused", lambda path: flipped(path.read_bytes())),
+    "cut short": ("is rejected", lambda path: path.read_bytes()[:-1000]),
+    "cut in half": ("is rejected", lambda path: path.read_bytes()[: path.stat().st_size // 2]),
+    "one bit": ("is rejected", lambda path: flipped(path.read_bytes())),
     "no manifest": (
-        "no manifest",
+        "incomplete",
         lambda path: rewritten(path, lambda m, c: None if is_manifest(m) else c),
     ),
     "changed file": (
@@ -236,14 +236,17 @@ BROKEN: dict[str, tuple[str, Callable[[Path], bytes]]] = {
         "files and checksums differ",
         lambda path: rewritten(path, lambda m, c: None if m.isreg() and not is_manifest(m) else c),
     ),
-    "other project": ("is of the project", lambda path: rewritten(path, in_manifest("e2e-", "x-"))),
-    "other format": ("its format is", lambda path: rewritten(path, in_manifest("archive/1", "9"))),
+    "other project": ("project: expected", lambda path: rewritten(path, in_manifest("e2e-", "x-"))),
+    "other format": (
+        "format: expected",
+        lambda path: rewritten(path, in_manifest("archive/2", "9")),
+    ),
     "other volumes": (
-        "its volumes are",
+        "volumes: expected",
         lambda path: rewritten(path, in_manifest('"loki-data",', "")),
     ),
-    "paths outside": ("in no volume", lambda path: rewritten(path, moved)),
-    "links": ("in no volume", lambda path: rewritten(path, linked)),
+    "paths outside": ("no file or folder of a volume", lambda path: rewritten(path, moved)),
+    "links": ("no file or folder of a volume", lambda path: rewritten(path, linked)),
 }
 
 
@@ -255,7 +258,7 @@ def test_a_wrong_or_damaged_archive_is_refused_before_anything_is_touched(
     containers = secured.run("ps", "--quiet").stdout
     done = make(secured, "obs-restore", "FILE=broken.tar.gz", answer="yes\n")
     assert done.returncode == 2
-    assert "The archive is refused" in done.stdout
+    assert "The archive is rejected" in done.stdout
     assert message in done.stdout
     assert "Type yes" not in done.stdout
     assert secured.run("ps", "--quiet").stdout == containers

@@ -40,15 +40,15 @@ obs-alert-test: .env ## Raise one alert with slow requests, and see it fire and 
 
 .PHONY: obs-backup
 obs-backup: .env ## Write metrics, logs, traces and changes made in Grafana to one file: FILE=...
-	@CORE="$(COMPOSE)" COMPOSE="$(OBS_COMPOSE)" sh observability/archive.sh backup "$(or $(FILE),observability.tar.gz)"
+	@CORE="$(COMPOSE)" COMPOSE="$(OBS_COMPOSE)" sh observability/data.sh backup "$(or $(FILE),observability.tar.gz)"
 
 .PHONY: obs-restore
 obs-restore: .env ## Put back what obs-backup wrote: FILE=... (asks first)
-	@CORE="$(COMPOSE)" COMPOSE="$(OBS_COMPOSE)" sh observability/archive.sh restore "$(or $(FILE),observability.tar.gz)"
+	@CORE="$(COMPOSE)" COMPOSE="$(OBS_COMPOSE)" sh observability/data.sh restore "$(or $(FILE),observability.tar.gz)"
 
 .PHONY: obs-clean
 obs-clean: .env ## Delete all metrics, logs, traces and changes made in Grafana (asks first); the API goes on
-	@CORE="$(COMPOSE)" COMPOSE="$(OBS_COMPOSE)" sh observability/clean.sh
+	@CORE="$(COMPOSE)" COMPOSE="$(OBS_COMPOSE)" sh observability/data.sh clean
 
 .PHONY: obs-pin
 obs-pin: .env ## Fix the images by their digests, in .env

@@ -1,0 +1,96 @@
+#!/bin/sh
+# Saves, restores or deletes the data of the stack, never that of the service:
+#   make obs-backup FILE=stack.tar.gz, make obs-restore FILE=stack.tar.gz, make obs-clean
+# CORE, COMPOSE: the docker compose command without and with the overlay.
+# shellcheck disable=SC2086 # lists are split into words on purpose; names in Compose have no blanks
+set -eu
+trap 'exit 130' HUP INT TERM # runs the trap on EXIT, too
+
+command=$1
+file=${2:-}
+folder=$(cd "$(dirname "$file")" && pwd)
+path=$folder/$(basename "$file")
+here=$(cd "$(dirname "$0")" && pwd)
+
+# Not in pipes, which hide that a command on their left fails.
+config=$($COMPOSE config --format json)
+core_volumes=$($CORE config --volumes)
+all_volumes=$($COMPOSE config --volumes)
+core_services=$($CORE config --services)
+all_services=$($COMPOSE config --services)
+
+project=$(printf '%s\n' "$config" | sed -n 's/^  "name": "\(.*\)",$/\1/p')
+volumes=$(printf '%s\n' "$all_volumes" | grep -vxF "$core_volumes" | sort)
+services=$(printf '%s\n' "$all_services" | grep -vxF "$core_services" | sort)
+
+fail() { echo "$1" >&2 && exit 1; }
+
+# confirm "changed" "question": exits unless the answer is yes.
+confirm() {
+  printf '%s\nType yes to go on: ' "$2"
+  read -r answer || answer=
+  [ "$answer" = yes ] || { echo "Nothing was $1." && exit 1; }
+}
+
+# A mount is a line of CSV, so that a path can have colons, commas and quotes.
+mount() { printf 'type=bind,"source=%s",target=%s,readonly' "$(printf %s "$1" | sed 's/"/""/g')" "$2"; }
+
+# archive write|verify|restore options of docker run...
+archive() {
+  step=$1
+  shift
+  docker run --rm --log-driver none --user 0:0 --network none --read-only --cap-drop ALL --security-opt no-new-privileges \
+    --memory 512m --pids-limit 64 --mount "$(mount "$here/archive.py" /archive.py)" \
+    "$@" "$image" python /archive.py "$step" "$project" $volumes
+}
+
+# Makes volumes that are missing, as Compose would, and stops what writes to them, so that their files fit together.
+# The backend goes on, and its log is read afterwards. Sets $mounts, with the suffix $1 for each volume.
+prepare_volumes() {
+  mounts=
+  for volume in $volumes; do
+    name=${project}_$volume
+    docker volume create --label "com.docker.compose.project=$project" --label "com.docker.compose.volume=$volume" "$name" >/dev/null
+    mounts="$mounts --volume $name:/volumes/$volume$1"
+  done
+  trap 'rm -f "$part"; [ -z "$writers" ] || $COMPOSE start $writers' EXIT
+  [ -z "$writers" ] || $COMPOSE stop $writers
+}
+
+if [ "$command" = clean ]; then
+  existing=$(docker volume ls --quiet)
+  present=$(for volume in $volumes; do printf '%s\n' "$existing" | grep -xF "${project}_$volume" || true; done)
+  [ -n "$present" ] || { echo "Nothing to delete: $project has stored no metrics, logs or traces." && exit 0; }
+  confirm deleted "This stops the stack of $project, but not the service, and deletes these volumes for good:
+$(printf '  %s\n' $present)"
+  $COMPOSE rm --stop --force $services
+  docker volume rm $present >/dev/null
+  echo "Deleted. make obs-up starts the stack again."
+  exit
+fi
+
+images=$($COMPOSE config --images backend)
+running=$($COMPOSE ps --services --status running)
+image=$(printf '%s\n' "$images" | grep ':observability$')
+writers=$(printf '%s\n' "$running" | grep -vxF "$core_services" || true)
+docker image inspect "$image" >/dev/null 2>&1 || fail "The image $image is missing. Run make obs-up once."
+
+if [ "$command" = backup ]; then
+  [ ! -e "$path" ] || fail "$file exists. Give another name: make obs-backup FILE=..."
+  umask 077 # it has log entries
+  part=$path.part
+  prepare_volumes :ro
+  archive write --cap-add DAC_READ_SEARCH $mounts >"$part"
+  archive verify --cap-add DAC_READ_SEARCH --mount "$(mount "$part" /archive)"
+  mv "$part" "$path"
+  echo "Wrote $file."
+else
+  [ -f "$path" ] || fail "There is no file $file."
+  archive verify --cap-add DAC_READ_SEARCH --mount "$(mount "$path" /archive)"
+  confirm changed "This stops the stack of $project and replaces all that is in these volumes:
+$(printf "  ${project}_%s\n" $volumes)"
+  part=
+  prepare_volumes ''
+  archive restore --cap-add CHOWN --cap-add DAC_OVERRIDE --cap-add FOWNER $mounts --mount "$(mount "$path" /archive)"
+  echo "Restored."
+fi
