@@ -31,10 +31,11 @@ bench: $(VENV)/.installed ## Measure what observing costs, and write docs/perfor
 	PATH="$(CURDIR)/.venv-bench/bin:$$PATH" .venv-bench/bin/python -m benchmarks $(ARGS)
 
 .PHONY: lint
-lint: $(VENV)/.installed ## Check format, lint and types
+lint: $(VENV)/.installed ## Check format, lint and types, and the shell scripts
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/shellcheck .ci/run scripts/*.sh
 
 .PHONY: format
 format: $(VENV)/.installed ## Format the code and fix what can be fixed

@@ -17,7 +17,8 @@ from tests.running import free_port, unavailable, wait_until
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the Makefile is for POSIX")
 
 CORE_TARGETS = {
-    *("help", "up", "down", "logs", "dev", "test", "lint", "format", "lock", "audit", "sbom"),
+    *("help", "up", "down", "logs", "build", "check-config", "dev", "test", "lint", "format"),
+    *("lock", "audit", "sbom"),
 }
 OBS_TARGETS = {
     *("obs-up", "obs-down", "obs-logs", "obs-status", "obs-check", "obs-alert-test"),
@@ -77,18 +78,25 @@ def test_passes_its_own_checks(installed: Path, goal: str) -> None:
     assert result.returncode == 0, result.stdout
 
 
-def test_python_outside_the_backend_meets_the_same_rules(yes_project: Path) -> None:
-    tools = Path(sys.executable).parent
-    ruff = ["--no-cache", "--config", "backend/pyproject.toml", "observability"]
-    mypy = ["--strict", "--config-file=", "--cache-dir", os.devnull, "observability"]
-    assert list(yes_project.glob("observability/**/*.py"))
-    for command in (
-        ["ruff", "format", "--check", *ruff],
-        ["ruff", "check", *ruff],
-        ["mypy", *mypy],
-    ):
-        result = run(yes_project, tools / command[0], *command[1:])
-        assert result.returncode == 0, result.stdout
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("one.py", "x=1\n", "would be reformatted"),
+        ("one.py", "import os\n", "F401"),
+        ("one.py", "def one():\n    pass\n", "no-untyped-def"),
+        ("one.sh", "#!/bin/sh\necho $1\n", "SC2086"),
+    ],
+    ids=["format", "lint", "types", "shell"],
+)
+def test_lint_reads_every_folder(installed: Path, name: str, text: str, message: str) -> None:
+    file = installed / "another/folder" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    result = run(installed, "make", "lint")
+    file.unlink()
+    assert result.returncode == 2, result.stdout
+    assert message in result.stdout
+    assert name in result.stdout
 
 
 def test_make_lists_every_target(installed: Path, answer: str) -> None:

@@ -112,6 +112,10 @@ def check(project: Path, changed: dict[str, str]) -> None:
             assert len([port for port in ports if published in port]) == 1, variable
             example_of_env = (project / ".env.example").read_text(encoding="utf-8")
             assert f"\n# {name}={answers[variable]}\n" in example_of_env
+    workflow: Any = parse(project / ".github/workflows/ci.yml")
+    assert workflow["jobs"]["test"]["steps"][1]["with"] == {
+        "python-version": answers["python_version"]
+    }
     readme = (project / "README.md").read_text(encoding="utf-8")
     assert readme.startswith(f"# {answers['project_name']}\n")
 
@@ -168,6 +172,7 @@ def test_the_core_is_the_same_byte_for_byte(yes_project: Path, no_project: Path)
     assert different == {
         ".env",
         ".env.example",
+        ".github/workflows/ci.yml",
         "CLAUDE.md",
         "README.md",
         "backend/pyproject.toml",
@@ -185,6 +190,17 @@ def test_no_leaves_no_word_of_it(no_project: Path) -> None:
         if (match := word.search(name.encode() + b"\n" + (no_project / name).read_bytes()))
     ]
     assert found == []
+
+
+def test_the_files_are_as_the_editor_is_told_to_write_them(yes_project: Path) -> None:
+    config = (yes_project / ".editorconfig").read_text(encoding="utf-8")
+    assert {"trim_trailing_whitespace = true", "insert_final_newline = true"} <= {
+        *config.splitlines()
+    }
+    for name in tree(yes_project):
+        text = (yes_project / name).read_bytes()
+        assert not re.search(rb"[ \t\r]$", text, re.MULTILINE), name
+        assert text.endswith(b"\n") or not text, name
 
 
 class Health(BaseHTTPRequestHandler):

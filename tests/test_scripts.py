@@ -94,6 +94,22 @@ def test_a_check_says_that_the_stack_was_never_built(project: Project, target: s
     assert project.changes()[0].startswith("run --rm --no-deps obs-check")
 
 
+# --- build, check-config -----------------------------------------------------------------------
+
+
+def test_the_core_targets_include_the_stack_in_a_fresh_clone(project: Project) -> None:
+    (project.folder / ".env").unlink()
+    assert project.make("build").returncode == 0
+    assert project.calls() == ["compose build", "build"]
+    (project.folder / "calls").unlink()
+    assert project.make("check-config").returncode == 0
+    first, second, promtool, amtool = project.calls()
+    assert (first, second) == ("compose config --quiet", "config --quiet")
+    assert "prometheus" in promtool
+    assert "promtool check config" in promtool
+    assert "amtool alertmanager check-config" in amtool
+
+
 # --- obs-clean ---------------------------------------------------------------------------------
 
 
@@ -165,6 +181,11 @@ def test_a_backup_that_is_interrupted_starts_the_stack_again(
         process.wait()
     assert project.calls()[-1] == "start loki"
     assert list(project.folder.glob("saved*")) == []
+
+
+def test_a_backup_into_a_folder_that_is_missing_goes_nowhere_else(project: Project) -> None:
+    assert project.make("obs-backup", "FILE=missing/saved.tar.gz").returncode == 2
+    assert project.calls() == []
 
 
 # --- obs-status --------------------------------------------------------------------------------

@@ -7,6 +7,16 @@ OBS_DEV_ENV := APP_UPSTREAM_URL=http://127.0.0.1:$(BACKEND_PORT) \
   OTEL_LOGS_EXPORTER=none OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION=false \
   OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=fastapi,asgi,starlette OTEL_SEMCONV_STABILITY_OPT_IN=http
 
+build:: .env
+	$(OBS_COMPOSE) build
+
+# start.sh makes the token's file, without which promtool rejects the configuration.
+check-config:: .env
+	$(OBS_COMPOSE) config --quiet
+	$(OBS_COMPOSE) run --rm --no-deps --entrypoint sh prometheus -c \
+	  'touch /tmp/metrics-token && promtool check config --lint=all --lint-fatal /etc/prometheus/prometheus.yml'
+	$(OBS_COMPOSE) run --rm --no-deps --entrypoint amtool alertmanager check-config /etc/alertmanager/alertmanager.yml
+
 .PHONY: obs-up
 obs-up: .env ## Start the service with metrics, logs, traces and dashboards
 	@BIND_ADDRESS=$(call setting,BIND_ADDRESS,127.0.0.1) \
