@@ -24,6 +24,19 @@ test: $(VENV)/.installed ## Run all tests; ARGS="-k slug -x" is passed to pytest
 test-faults: $(VENV)/.installed ## Do to a running stack what may happen to it; writes docs/reliability.md (an hour)
 	$(BIN)/pytest -ra -m "" tests/faults --report docs/reliability.json $(ARGS)
 
+# The requirements of the service without their versions: of `    "uvicorn[standard]==0.54.0",` it is "uvicorn[standard]".
+# One command installs them all, so that the packages of OpenTelemetry fit together.
+NEWEST = starlette $(shell sed -n '/^\[dependency-groups\]/q; s/^    "\(.*\)==.*",$$/"\1"/p' '{{cookiecutter.project_slug}}/backend/pyproject.toml')
+
+.PHONY: test-newest
+test-newest: $(VENV)/.installed ## Run the tests of the backend with the newest FastAPI, Starlette, uvicorn and OpenTelemetry
+	$(BIN)/uv venv --quiet --allow-existing .venv-newest
+	$(BIN)/uv pip sync --quiet --python .venv-newest --require-hashes requirements-dev.txt
+	$(BIN)/uv pip install --no-config --python .venv-newest --upgrade $(NEWEST)
+	$(BIN)/cookiecutter --no-input --default-config --overwrite-if-exists --output-dir .venv-newest . project_slug=newest
+	failed=; (cd .venv-newest/newest/backend && ../../bin/pytest) || failed=yes; \
+	  .venv-newest/bin/pytest -ra tests/test_backend_*.py $(ARGS) || failed=yes; test -z "$$failed"
+
 .PHONY: bench
 bench: $(VENV)/.installed ## Measure what observing costs, and write docs/performance.md; ARGS="http" for a part
 	test -d .venv-bench || $(BIN)/uv venv --quiet .venv-bench
@@ -58,7 +71,7 @@ audit: $(VENV)/.installed ## Look for known vulnerabilities in all that is locke
 
 .PHONY: clean
 clean: ## Delete the environment and all caches
-	rm -rf $(VENV) .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .venv-newest .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find benchmarks hooks scripts tests '{{cookiecutter.project_slug}}' \
 	  \( -name __pycache__ -o -name '.*_cache' -o -name .venv \) -prune -exec rm -rf {} +
 

@@ -1,6 +1,8 @@
 """The workflows: of this repository, and of the projects that are generated from it."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +98,25 @@ def test_a_generated_project_has_the_versions_of_actions_that_are_tested_here(
         for each in (ROOT, yes_project)
     )
     assert generated <= ours
+
+
+def test_the_newest_versions_are_tried_each_week_and_no_change_waits_for_them() -> None:
+    workflow = parsed(ROOT)
+    triggers: dict[str, Any] = workflow[True]  # type: ignore[index]  # YAML reads `on` as true
+    assert len(triggers["schedule"]) == 1
+    job = workflow["jobs"]["newest"]
+    assert "schedule" in job["if"]
+    assert job["steps"][-1]["run"] == "make test-newest"
+    assert set(workflow["jobs"]) - set(workflow["jobs"]["pass"]["needs"]) == {"pass", "newest"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="make and sh are for POSIX")
+def test_all_that_the_service_requires_is_tried_in_its_newest_version() -> None:
+    command = ["make", "--dry-run", "test-newest"]
+    recipe = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (install,) = (line for line in recipe.splitlines() if " pip install " in line)
+    assert "--no-config" in install  # which would have exclude-newer
+    assert "==" not in install
+    names = install.split("--upgrade ")[1].replace('"', "").split()
+    assert {"fastapi", "starlette", "uvicorn[standard]", "opentelemetry-distro"} <= set(names)
+    assert not {"mypy", "pytest", "ruff"} & set(names)
