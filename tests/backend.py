@@ -5,7 +5,7 @@ import re
 import socket
 import sys
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -133,23 +133,32 @@ class Backend:
 
 @contextmanager
 def running_backend(
-    project: Path, database: Path, *, endpoint: str | None = None, **variables: str
+    project: Path,
+    database: Path,
+    *more: str,
+    endpoint: str | None = None,
+    programs: Sequence[str] | None = None,
+    **variables: str,
 ) -> Iterator[Backend]:
     """Run the project's backend with the command and the variables of its overlay.
 
     Args:
         project: The generated project.
         database: File for its database.
+        more: Arguments for its server.
         endpoint: Where spans are sent; nowhere if None.
+        programs: The command, in place of the overlay's tracer and server; ``{port}`` is its port.
         variables: More environment variables.
     """
     port = free_port()
     patch = yaml.safe_load((project / "compose.observability.yml").read_text("utf-8"))
     overlay = patch["services"]["backend"]
-    programs = Path(sys.executable).parent
+    bin_folder = Path(sys.executable).parent
     instrument, server, *arguments = overlay["command"]
-    command: list[str | Path] = [programs / instrument, programs / server, *arguments]
-    command += [f"--port={port}", "--host=127.0.0.1"]  # the last of each counts
+    command: list[str | Path] = [bin_folder / instrument, bin_folder / server, *arguments]
+    command += [f"--port={port}", "--host=127.0.0.1", *more]  # the last of each counts
+    if programs:
+        command = [bin_folder / programs[0], *(each.format(port=port) for each in programs[1:])]
     env = {name: DEFAULT.sub(r"\1", value) for name, value in overlay["environment"].items()}
     env |= {
         "PYTHONPATH": str(Path(__file__).parent / "service"),

@@ -67,6 +67,7 @@ def setup_observability(app: FastAPI) -> FastAPI:
         set_up_provider()  # the application may have made one meanwhile
         traces.ensure_provider()
         await middleware.check_routes(app)
+        logs.take_over_libraries()
         logs.take_over()
         for notice in sorted(logs.notices | metrics.notices()):
             logs.logger.warning(notice)

@@ -68,9 +68,12 @@ class JsonFormatter(OrjsonFormatter):
         }
         for name in log_data.keys() & {"exception", "stack"}:
             ours[name] = self._redactor.text(text_of(log_data.pop(name)))[-EXCEPTION_MAX:]
-        return ours | {
-            str(name): self._redactor.named(str(name), value) for name, value in log_data.items()
-        }
+        if isinstance(bound := log_data.get("extra"), dict):  # by loguru
+            log_data = log_data | bound
+            del log_data["extra"]
+        for name, value in log_data.items():
+            ours.setdefault(str(name), self._redactor.named(str(name), value))
+        return ours
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
         with suppress(TypeError):  # numbers of more than 64 bits, or half a character
@@ -106,6 +109,7 @@ def configure_logging(level: str, redactor: Redactor) -> None:
     output.threshold = getattr(logging, level)
     output.stream = sys.stdout
     known, output.formatter = output.formatter, JsonFormatter(redactor)
+    take_over_libraries()
     take_over()
     if known is None:
         logging.setLogRecordFactory(partial(_make_record, logging.getLogRecordFactory()))
@@ -136,8 +140,13 @@ def take_over() -> None:
     root.setLevel(output.threshold)
     root.addHandler(output)
     output.seen, output.closed = root.handlers[:], False
+
+
+def take_over_libraries() -> None:
+    """Have loguru write here, and say what structlog does otherwise; not while they log."""
     if loguru := sys.modules.get("loguru"):
-        sink = {"sink": output, "format": "{message}", "level": output.threshold}
+        # A function: to a text loguru adds the traceback.
+        sink = {"sink": output, "format": lambda _: "{message}", "level": output.threshold}
         loguru.logger.configure(handlers=[sink])
     structlog = sys.modules.get("structlog")
     if structlog and structlog.is_configured():
