@@ -19,7 +19,7 @@ import pytest
 from cookiecutter.main import cookiecutter
 
 from benchmarks import exposition, footprint, freshness, generator, in_process, over_http, report
-from benchmarks.goals import NOT_MEASURED
+from benchmarks.goal import NOT_MEASURED
 
 GROUPS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "metrics": in_process.metrics,

@@ -1,5 +1,6 @@
 """What is added to the measured service: a route that does nothing, and series without requests."""
 
+import gc
 import os
 
 from fastapi import FastAPI
@@ -20,7 +21,12 @@ def add_routes(app: FastAPI) -> FastAPI:
 
 
 def add_series(app: FastAPI) -> FastAPI:
-    """Have the observed service count requests of so many routes that it has ``BENCH_SERIES``."""
+    """Have the observed service count requests of so many routes that it has ``BENCH_SERIES``.
+
+    With ``BENCH_UNFROZEN`` the search for garbage goes through what was there at the start, too.
+    """
+    if os.environ.get("BENCH_UNFROZEN"):
+        gc.freeze = lambda: None
     if series := int(os.environ.get("BENCH_SERIES", "0")):
         from app.observability import metrics
 

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from logging.handlers import QueueHandler
 from typing import Any
@@ -57,6 +57,10 @@ class JsonFormatter(OrjsonFormatter):
             known["exc_info"] = record.exc_info if record.args else None
             return self.format(logging.makeLogRecord(known))
 
+    def line(self, members: dict[str, Any]) -> str:
+        """Return the line of these members."""
+        return self.serialize_log_record(self.process_log_record(members))
+
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         message = log_data.pop("message") or log_data.pop("event", "")  # as structlog names it
         ours = {
@@ -88,12 +92,19 @@ class Output(logging.StreamHandler[Any]):
 
     closed = False
     threshold = logging.INFO  # the lowest level that is written
+    line: Callable[[dict[str, Any]], str]  # of these members
     seen: list[logging.Handler]  # of the root logger, when logging was taken over
 
     def filter(self, record: logging.LogRecord) -> Any:
         # What the server says of an error that was reported with its trace is dropped.
         error = record.exc_info[1] if record.exc_info else None
         return record.name == ERROR.name or not hasattr(error, REPORTED)
+
+    def put(self, members: dict[str, Any]) -> None:
+        """Write a line that is no record."""
+        with suppress(Exception):  # a stream that is gone is no failure of a request
+            self.stream.write(self.line(members) + self.terminator)
+            self.flush()
 
     def close(self) -> None:  # by what configures logging
         self.closed = True
@@ -109,6 +120,7 @@ def configure_logging(level: str, redactor: Redactor) -> None:
     output.threshold = getattr(logging, level)
     output.stream = sys.stdout
     known, output.formatter = output.formatter, JsonFormatter(redactor)
+    output.line = output.formatter.line
     take_over_libraries()
     take_over()
     if known is None:
@@ -116,9 +128,14 @@ def configure_logging(level: str, redactor: Redactor) -> None:
 
 
 def _make_record(make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    if output.closed or logging.getLogger().handlers != output.seen:
-        take_over()  # somebody has configured logging since
+    heal()
     return make(*arguments, **options)
+
+
+def heal() -> None:
+    """Take over again if somebody has configured logging since."""
+    if output.closed or logging.getLogger().handlers != output.seen:
+        take_over()
 
 
 def take_over() -> None:
@@ -173,20 +190,31 @@ def _prints(handler: logging.Handler) -> bool:
     return False
 
 
-def write(level: int, to: logging.Logger, message: str, *values: object, **more: Any) -> None:
-    """Write a line past its logger, whose filters and handlers may be meant for other lines."""
-    if level < (to.level or output.threshold):
+def write_access(message: str, members: dict[str, Any]) -> None:
+    """Write the line of a request, unless ``app.access`` or all lines begin above INFO."""
+    if (ACCESS.level or output.threshold) > logging.INFO:
         return
-    known = {"name": to.name, "levelno": level, "levelname": logging.getLevelName(level)}
-    record = logging.makeLogRecord(known | {"msg": message, "args": values} | more)
-    for handler in {output: None, **dict.fromkeys(logging.getLogger().handlers)}:
-        if level >= handler.level:
-            handler.handle(record)
+    heal()
+    if output.seen != [output]:
+        _write(logging.INFO, ACCESS, message, **members)
+        return
+    # No record, which only the handlers of others would need: it takes as long as all the rest.
+    line = {"timestamp": datetime.now(UTC), "level": "INFO", "logger": ACCESS.name} | members
+    output.put(line | {"message": message})
 
 
 def write_error(method: str, path: str, error: BaseException) -> None:
     """Write the line of an error that nobody handled, inside the span of its request."""
     info = (type(error), error, error.__traceback__)
-    write(logging.ERROR, ERROR, "%s %s failed: %r", method, path, error, exc_info=info)
+    _write(logging.ERROR, ERROR, "%s %s failed: %r", method, path, error, exc_info=info)
     with suppress(Exception):  # some errors, such as frozen data classes, refuse
         setattr(error, REPORTED, True)
+
+
+def _write(level: int, to: logging.Logger, message: str, *values: object, **more: Any) -> None:
+    # Past the logger, whose filters and handlers may be meant for other lines.
+    known = {"name": to.name, "levelno": level, "levelname": logging.getLevelName(level)}
+    record = logging.makeLogRecord(known | {"msg": message, "args": values} | more)
+    for handler in {output: None, **dict.fromkeys(logging.getLogger().handlers)}:
+        if level >= handler.level:
+            handler.handle(record)
