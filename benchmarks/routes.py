@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 
 from fastapi import FastAPI
 
@@ -23,8 +24,11 @@ def add_routes(app: FastAPI) -> FastAPI:
 def add_series(app: FastAPI) -> FastAPI:
     """Have the observed service count requests of so many routes that it has ``BENCH_SERIES``.
 
-    With ``BENCH_UNFROZEN`` the search for garbage goes through what was there at the start, too.
+    With ``BENCH_UNFROZEN`` the search for garbage goes through what was there at the start, too;
+    with ``BENCH_LONG_TURNS`` a scrape computes in turns as long as Python's own.
     """
+    if os.environ.get("BENCH_LONG_TURNS"):
+        sys.setswitchinterval = lambda _: None
     if os.environ.get("BENCH_UNFROZEN"):
         gc.freeze = lambda: None
     if series := int(os.environ.get("BENCH_SERIES", "0")):

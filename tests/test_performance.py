@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from benchmarks import report
-from benchmarks.goals import GOALS, NOT_MEASURED, Goal
+from benchmarks.goal import NOT_MEASURED, Goal
+from benchmarks.goals import GOALS
 
 FIGURES = json.loads(report.FIGURES.read_text(encoding="utf-8"))
 # How many goals each group of benchmarks has.
