@@ -1,4 +1,4 @@
-"""A scrape: how long it takes, how large it is, and how long other requests wait meanwhile."""
+"""A scrape: its duration, its size, and how much it delays other requests."""
 
 import http.client
 import json
@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import requests
+
 from benchmarks.load import Timed, paced
-from benchmarks.routes import NOTHING
+from benchmarks.routes import NOTHING, series_paths
 from benchmarks.servers import OBSERVED, ROOT, server, span_receiver
 from benchmarks.statistic import percentile
 
@@ -19,7 +21,7 @@ SERIES = (30, 300, 3000)
 SCRAPES = 100
 PAUSE_SECONDS = 0.2
 PER_SECOND = 500
-# What Prometheus 3.16 asks for.
+# The header of Prometheus 3.16.
 ACCEPT = (
     "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
     "application/openmetrics-text;version=0.0.1;q=0.5,"
@@ -30,7 +32,7 @@ Scrape = tuple[float, float, int, int]  # its start and end, its bytes and its s
 
 
 def measure(project: Path) -> dict[str, Any]:
-    """Scrape servers that have so many series, while other requests come at a fixed pace."""
+    """Scrape servers with different numbers of series, while other requests come at a fixed rate."""
     with span_receiver() as endpoint:
         found = {str(series): _scraped(project, endpoint, series) for series in SERIES}
         long = _scraped(project, endpoint, SERIES[-1], BENCH_LONG_TURNS="1")
@@ -39,16 +41,18 @@ def measure(project: Path) -> dict[str, Any]:
 
 def _scraped(project: Path, endpoint: str, series: int, **more: str) -> dict[str, float]:
     with server(project, OBSERVED, endpoint, BENCH_SERIES=str(series), **more) as running:
+        for path in series_paths(series):
+            requests.get(running.url + path, timeout=10).raise_for_status()
         scraper = _scrape_elsewhere(running.url)
-        requests = paced(running.url + NOTHING, PER_SECOND, (PAUSE_SECONDS + 0.06) * SCRAPES)
+        timed = paced(running.url + NOTHING, PER_SECOND, (PAUSE_SECONDS + 0.06) * SCRAPES)
         scrapes = _scrapes(scraper)
-    delays = [_longest(requests, start, end) for start, end, *_ in scrapes]
-    # As long, and as far from any scrape as can be: what delays requests without one.
+    delays = [_longest(timed, start, end) for start, end, *_ in scrapes]
+    # The same time span halfway between two scrapes: the delay that has another cause.
     without = [
-        _longest(requests, start - PAUSE_SECONDS / 2, end - PAUSE_SECONDS / 2)
+        _longest(timed, start - PAUSE_SECONDS / 2, end - PAUSE_SECONDS / 2)
         for start, end, *_ in scrapes
     ]
-    usual = statistics.median(request.seconds for request in requests)
+    usual = statistics.median(request.seconds for request in timed)
     return {
         "series": scrapes[-1][3],
         "bytes": scrapes[-1][2],
@@ -68,16 +72,14 @@ def _delays(longest: list[float | None], usual: float, name: str) -> dict[str, f
     }
 
 
-def _longest(requests: list[Timed], start: float, end: float) -> float | None:
-    """Return the seconds of the slowest request that was under way in this time."""
-    during = [
-        each.seconds for each in requests if each.due < end and each.due + each.seconds > start
-    ]
+def _longest(timed: list[Timed], start: float, end: float) -> float | None:
+    """Return the seconds of the slowest request that overlaps this time span."""
+    during = [each.seconds for each in timed if each.due < end and each.due + each.seconds > start]
     return max(during, default=None)
 
 
 def _scrape_elsewhere(url: str) -> "subprocess.Popen[str]":
-    """Scrape in another process, so that reading does not disturb the clock of the requests."""
+    """Scrape in another process, so that parsing does not disturb the timing of the requests."""
     command = [sys.executable, "-m", "benchmarks.exposition", url]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 

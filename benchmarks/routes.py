@@ -1,4 +1,4 @@
-"""What is added to the measured service: a route that does nothing, and series without requests."""
+"""What is added to the measured service: a route that does nothing, and routes that have series."""
 
 import gc
 import os
@@ -7,7 +7,7 @@ import sys
 from fastapi import FastAPI
 
 NOTHING = "/nothing"
-# A counter and a histogram with 15 buckets, and when both were created, as OpenMetrics has them.
+# A counter, a histogram with 15 buckets, and the times of creation of both, as in OpenMetrics.
 SERIES_OF_A_ROUTE = 20
 
 
@@ -16,27 +16,26 @@ async def do_nothing() -> None:
 
 
 def add_routes(app: FastAPI) -> FastAPI:
-    """Add the route; named in ``APP_EXTENSIONS``."""
+    """Add the route that does nothing; in ``APP_EXTENSIONS``."""
     app.add_api_route(NOTHING, do_nothing)
     return app
 
 
-def add_series(app: FastAPI) -> FastAPI:
-    """Have the observed service count requests of so many routes that it has ``BENCH_SERIES``.
+def series_paths(series: int) -> list[str]:
+    """Return paths that give a service this many series when each of them is requested."""
+    return [f"/things{number}/1" for number in range(-(-series // SERIES_OF_A_ROUTE))]
 
-    With ``BENCH_UNFROZEN`` the search for garbage goes through what was there at the start, too;
-    with ``BENCH_LONG_TURNS`` a scrape computes in turns as long as Python's own.
+
+def add_series(app: FastAPI) -> FastAPI:
+    """Add the routes of ``BENCH_SERIES`` series; in ``APP_EXTENSIONS``, before the extension.
+
+    With ``BENCH_UNFROZEN``, garbage collections include the objects that exist after start-up;
+    with ``BENCH_LONG_TURNS``, threads switch at Python's own interval during a scrape.
     """
     if os.environ.get("BENCH_LONG_TURNS"):
         sys.setswitchinterval = lambda _: None
     if os.environ.get("BENCH_UNFROZEN"):
         gc.freeze = lambda: None
-    if series := int(os.environ.get("BENCH_SERIES", "0")):
-        from app.observability import metrics
-
-        for route in range(-(-series // SERIES_OF_A_ROUTE)):
-            ids = {"trace_id": f"{route:032x}", "span_id": f"{route:016x}"}
-            requests, duration = metrics.series("GET", f"/api/v1/things{route}/{{thing_id}}", 200)
-            requests.inc()
-            duration.observe(0.01, ids)
+    for path in series_paths(int(os.environ.get("BENCH_SERIES", "0"))):
+        app.add_api_route(path.removesuffix("1") + "{thing_id}", do_nothing)
     return app

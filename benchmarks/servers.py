@@ -1,4 +1,4 @@
-"""The generated service as its images run it, on this machine, with and without its overlay."""
+"""The generated service on this machine: without its overlay, with it, and instrumented otherwise."""
 
 import os
 import subprocess
@@ -18,14 +18,18 @@ from tests.running import Running, free_port, start_process
 
 ROOT = Path(__file__).parent.parent
 POLL_SECONDS = 0.002
+# Longer than OTEL_BSP_SCHEDULE_DELAY: a server that does nothing for so long has exported its spans.
+IDLE_SECONDS = 0.6
+IDLE_TICKS = 1  # of processor time, which an idle event loop may use
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 ITEM = f"{ITEMS}/1"
 SERIES = "benchmarks.routes:add_series"
 ASSEMBLE = "benchmarks.assembled:assemble"
 # Names of the compared servers.
-SILENT = "bare"  # the service by itself, which writes no line
+SILENT = "bare"  # the service by itself, without an access log
 SHIPPED = "core image"  # with uvicorn's access log, as its Dockerfile starts it
 OBSERVED = "observed"  # as the overlay starts it
-ASSEMBLED = "assembled"  # with the overlay's command and settings, and others' instrumentation
+ASSEMBLED = "assembled"  # as a team instruments the service itself; same exporter and batches
 SERVERS = (SILENT, SHIPPED, OBSERVED, ASSEMBLED)
 
 
@@ -52,13 +56,22 @@ class Server:
         """Return the processor time that its process has used."""
         stat = Path(f"/proc/{self.running.process.pid}/stat").read_text(encoding="ascii")
         user, system = stat.rsplit(")", 1)[1].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        return (int(user) + int(system)) / TICKS_PER_SECOND
+
+    def cpu_seconds_when_idle(self) -> float:
+        """Wait until all spans are exported, and return the processor time including that."""
+        used = self.cpu_seconds()
+        while True:
+            time.sleep(IDLE_SECONDS)
+            before, used = used, self.cpu_seconds()
+            if round((used - before) * TICKS_PER_SECOND) <= IDLE_TICKS:
+                return used
 
 
 @cache
 def environment(project: Path, name: str) -> Path:
     """Return the folder of programs that the image of a server has, installed from its lock files."""
-    if name == ASSEMBLED:  # has no image; what it needs beside ours is installed here
+    if name == ASSEMBLED:  # it has no image; its packages are in the group "bench"
         return Path(sys.executable).parent
     locks = ["core", "observability"] if name == OBSERVED else ["core"]
     folder = project.parent / "-".join(locks)
@@ -93,9 +106,11 @@ def server(project: Path, name: str, endpoint: str = "", **variables: str) -> It
     command = ["uvicorn", "app.main:app", *([] if name == SHIPPED else ["--no-access-log"])]
     if name in (OBSERVED, ASSEMBLED):
         command, overlay = _overlay(project)
-        ours = (overlay["APP_EXTENSIONS"], SERIES)
-        extensions = (env["APP_EXTENSIONS"], *(ours if name == OBSERVED else (ASSEMBLE,)))
+        last = overlay["APP_EXTENSIONS"] if name == OBSERVED else ASSEMBLE
+        extensions = (env["APP_EXTENSIONS"], SERIES, last)
         overlay["APP_EXTENSIONS"] = ",".join(extensions)
+        if name == ASSEMBLED:
+            del overlay["OTEL_SEMCONV_STABILITY_OPT_IN"]  # the default of contrib
         env |= overlay | {
             "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
             "OTEL_TRACES_EXPORTER": "otlp" if endpoint else "none",
