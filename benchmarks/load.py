@@ -1,4 +1,4 @@
-"""Load on a server of this machine: paced, timed from the intended start, and saturated, by wrk."""
+"""Load on a local server: at a fixed rate, timed from the intended start; or saturated, by wrk."""
 
 import gc
 import re
@@ -22,8 +22,8 @@ class Timed:
 
     Attributes:
         due: When it should have been sent, in seconds of `time.perf_counter`.
-        seconds: From then until its answer was complete, however late it was sent. So a stalled
-            server delays all requests of that time, not just the one that it stalls in.
+        seconds: From then until the response was complete, however late it was sent. So a stalled
+            server delays all requests of that time, not just the current one.
     """
 
     due: float
@@ -31,19 +31,19 @@ class Timed:
 
 
 class Connection:
-    """One HTTP connection that is kept open."""
+    """A persistent HTTP connection."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         host = parts.hostname or ""
         if host not in ("127.0.0.1", "localhost"):
-            raise ValueError(f"load goes to this machine only, not to {host}")
+            raise ValueError(f"the server must be on this machine, got {host}")
         self._request = f"GET {parts.path} HTTP/1.1\r\nhost: {parts.netloc}\r\n\r\n".encode()
         self._socket = socket.create_connection((host, parts.port or 80), TIMEOUT_SECONDS)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def get(self) -> bytes:
-        """Make one request and return the body of its answer, which must be a success."""
+        """Make one request, which must succeed, and return the body of the response."""
         self._socket.sendall(self._request)
         answer = b""
         while b"\r\n\r\n" not in answer:
@@ -51,7 +51,7 @@ class Connection:
         head, body = answer.split(b"\r\n\r\n", 1)
         length = re.search(rb"(?i)content-length: (\d+)", head)
         if not head.startswith(b"HTTP/1.1 200") or not length:
-            raise RuntimeError(f"unexpected answer: {head!r}")
+            raise RuntimeError(f"unexpected response: {head!r}")
         while len(body) < int(length[1]):
             body += self._read()
         return body
@@ -68,7 +68,7 @@ class Connection:
 
 @contextmanager
 def connections(url: str, number: int) -> Iterator[list[Connection]]:
-    """Open so many connections, each of which has made a request."""
+    """Open a number of connections, and make a request on each of them."""
     opened = [Connection(url) for _ in range(number)]
     try:
         for connection in opened:
@@ -81,7 +81,7 @@ def connections(url: str, number: int) -> Iterator[list[Connection]]:
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Keep this process from stopping for tens of milliseconds, which the server would be blamed for."""
+    """Avoid pauses of this process, which would count as latency of the server."""
     gc.collect()
     gc.disable()
     try:
@@ -91,7 +91,7 @@ def no_garbage_collection() -> Iterator[None]:
 
 
 def paced(url: str, per_second: float, seconds: float) -> list[Timed]:
-    """Make requests at fixed times, whether or not earlier ones have been answered.
+    """Make requests at fixed times, whether or not earlier ones have a response.
 
     Args:
         url: On this machine.
@@ -99,7 +99,7 @@ def paced(url: str, per_second: float, seconds: float) -> list[Timed]:
         seconds: How long.
 
     Returns:
-        All requests in the order in which they were due.
+        All requests, in the order of their due times.
     """
     timed: list[Timed] = []
     failures: list[Exception] = []
@@ -131,8 +131,8 @@ def paced(url: str, per_second: float, seconds: float) -> list[Timed]:
     return sorted(timed)
 
 
-def saturated(url: str, seconds: float) -> tuple[float, float]:
-    """Return the requests per second that wrk gets answered, and the 99th percentile in ms.
+def saturated(url: str, seconds: float) -> tuple[int, float, float]:
+    """Send requests with wrk; return their number, their rate, and the 99th percentile in ms.
 
     Args:
         url: On this machine.
@@ -150,13 +150,15 @@ def saturated(url: str, seconds: float) -> tuple[float, float]:
         url,
     ]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
-    slow = re.search(r"99%\s+([\d.]+)(us|ms|s)\b", output)
-    if not rate or not slow or "Non-2xx" in output or "Socket errors" in output:
+    number = re.search(r"(\d+) requests in", output)  # 13006 requests in 2.00s
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", output)  # Requests/sec:   6501.32
+    slow = re.search(r"99%\s+([\d.]+)(us|ms|s)\b", output)  # 99%    3.05ms
+    if not number or not rate or not slow or "Non-2xx" in output or "Socket errors" in output:
         raise RuntimeError(output)
-    return float(rate[1]), float(slow[1]) * {"us": 0.001, "ms": 1, "s": 1000}[slow[2]]
+    milliseconds = float(slow[1]) * {"us": 0.001, "ms": 1, "s": 1000}[slow[2]]
+    return int(number[1]), float(rate[1]), milliseconds
 
 
 def missing_wrk() -> str | None:
-    """Return why nothing can be saturated here, or None."""
+    """Return why wrk cannot run, or None."""
     return None if shutil.which("wrk") else "the program wrk is missing"
