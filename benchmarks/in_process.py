@@ -1,8 +1,7 @@
 """Time per request inside one process, without a network.
 
-Each case runs in a process of its own. Rounds are interleaved, so that what the machine does
-meanwhile hits all of them alike; what counts is the difference to the bare service of the same
-round.
+Each case runs in its own process. Rounds alternate between the cases, so that other load on the
+machine affects all of them; the result is the difference to the bare service of the same round.
 """
 
 import asyncio
@@ -41,31 +40,31 @@ class Case:
 
     Attributes:
         variant: Name in `VARIANTS`.
-        kept: Whether the caller keeps its trace.
+        sampled: Whether the caller's trace is sampled.
     """
 
     variant: str
-    kept: bool = True
+    sampled: bool = True
 
     @property
     def name(self) -> str:
-        """Return the variant, and whether its caller keeps the trace."""
-        return self.variant if self.kept else f"{self.variant}_unkept"
+        """Return the variant, and whether the caller's trace is sampled."""
+        return self.variant if self.sampled else f"{self.variant}_not_sampled"
 
 
 def metrics(project: Path) -> dict[str, Row]:
-    """Compare what counts and times requests."""
+    """Compare the ways to get metrics."""
     return compare([Case(variant.__name__) for variant in METRICS], project)
 
 
 def complete(project: Path) -> dict[str, Row]:
-    """Compare what traces them, too, and exports the spans."""
+    """Compare the ways to get traces, and all three."""
     cases = [Case(variant.__name__) for variant in COMPLETE]
-    return compare([*cases, Case("ours", kept=False), Case("contrib", kept=False)], project)
+    return compare([*cases, Case("ours", sampled=False), Case("contrib", sampled=False)], project)
 
 
 def growth(project: Path) -> dict[str, dict[str, int]]:
-    """Count what services of different sizes execute for a request; times differ too much for that."""
+    """Count the instructions of a request in services of different sizes; times vary too much."""
     found = {}
     for routes, nesting in SIZES:
         counts: dict[str, int] = {}
@@ -86,20 +85,20 @@ def compare(cases: Sequence[Case], project: Path) -> dict[str, Row]:
         project: A generated project, whose extension is measured.
 
     Returns:
-        Of each case, in microseconds: the median round (``us``, and ``cpu_us``, the processor
-        time of all its threads until its spans have left), the 99th percentile of its requests,
-        and the processor time that it adds to the bare service of the same round (``added_us``
-        with its quartiles), for that of the clock has what others did meanwhile; and its memory.
+        For each case, per request: the wall-clock time (``us``), the processor time of all
+        threads including the export of the spans (``cpu_us``), the 99th percentile of the
+        wall-clock time, the processor time that the case adds to the bare service of the same
+        round (``added_us``, with quartiles); and the memory of the process.
     """
     with ExitStack() as stack:
         endpoint = stack.enter_context(span_receiver())
         workers = {c.name: stack.enter_context(worker(c, project, endpoint)) for c in cases}
         rounds: dict[str, list[Row]] = {name: [] for name in workers}
         for process in workers.values():
-            ask(process)  # all are warm before anything is measured
+            ask(process)  # warm up all of them first
         order = list(workers.items())
         for _ in range(ROUNDS):
-            order.append(order.pop(0))  # nobody always comes after the same other one
+            order.append(order.pop(0))  # so that no case always follows the same other one
             for name, process in order:
                 rounds[name].append(ask(process))
     bare = rounds[cases[0].name]
@@ -153,7 +152,7 @@ async def serve(case: Case, answers: IO[str]) -> None:
     """Be the process of a case: run a round for each line on standard input."""
     ours = case.variant.startswith("ours")
     app = VARIANTS[case.variant](service(**arguments() if ours else {}))
-    headers = [] if case.kept else [UNKEPT]
+    headers = [] if case.sampled else [UNKEPT]
     target = path()
     await run(app, target, headers, WARM_UP_REQUESTS)
     for _ in sys.stdin:
@@ -171,7 +170,7 @@ async def run(app: Any, target: str, headers: list[tuple[bytes, bytes]], number:
     total = time.perf_counter() - started
     provider = trace.get_tracer_provider()
     if isinstance(provider, TracerProvider) and not provider.force_flush():
-        raise RuntimeError("spans did not leave")
+        raise RuntimeError("spans were not exported")
     cpu = time.process_time() - cpu
     return {
         "us": total / number * 1e6,
@@ -188,6 +187,6 @@ def resident_bytes() -> int:
 
 
 if __name__ == "__main__":
-    standard_output = sys.stdout  # the application may turn it elsewhere
+    standard_output = sys.stdout  # the application may redirect it
     sys.path.insert(0, str(Path(sys.argv[2], "backend")))
     asyncio.run(serve(Case(**json.loads(sys.argv[1])), standard_output))

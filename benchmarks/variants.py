@@ -1,4 +1,4 @@
-"""The applications that are compared: one small service, observed in different ways."""
+"""The applications that are compared: one small service, instrumented in different ways."""
 
 import logging
 import os
@@ -15,11 +15,11 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 
 from tests.instructions import observe
 
-ENDPOINT = "BENCH_ENDPOINT"  # variable with the address of the receiver of spans
+ENDPOINT = "BENCH_ENDPOINT"  # environment variable: the address of the span receiver
 
 
 def configure_tracing() -> None:
-    """Trace every request whose caller does not say otherwise; send spans as the overlay does."""
+    """Sample every request unless its caller does not; export spans in the overlay's batches."""
     provider = TracerProvider(sampler=ParentBased(ALWAYS_ON))
     exporter = OTLPSpanExporter(endpoint=os.environ[ENDPOINT], insecure=True)
     batches = BatchSpanProcessor(exporter, schedule_delay_millis=500, max_export_batch_size=64)
@@ -33,18 +33,18 @@ def bare(app: FastAPI) -> FastAPI:
 
 
 def ours_metrics(app: FastAPI) -> FastAPI:
-    """Count and time only: nothing is traced, no line written."""
+    """Metrics only."""
     return observe(app, "WARNING")
 
 
-def ours_no_line(app: FastAPI) -> FastAPI:
-    """Count, time and trace."""
+def ours_no_log(app: FastAPI) -> FastAPI:
+    """Metrics and traces."""
     configure_tracing()
     return observe(app, "WARNING")
 
 
 def ours(app: FastAPI) -> FastAPI:
-    """Count, time, trace and log."""
+    """Metrics, traces and access log."""
     configure_tracing()
     return observe(app, "INFO")
 
@@ -87,7 +87,7 @@ def tutorial(app: FastAPI) -> FastAPI:
 
 
 def contrib(app: FastAPI) -> FastAPI:
-    """Trace with the FastAPI instrumentation of opentelemetry-python-contrib; no metrics, no log."""
+    """Trace with the FastAPI instrumentation of opentelemetry-python-contrib; no metrics, no access log."""
     configure_tracing()
     from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
@@ -96,7 +96,7 @@ def contrib(app: FastAPI) -> FastAPI:
 
 
 def contrib_one_span(app: FastAPI) -> FastAPI:
-    """Trace with contrib without its spans of each message received and sent."""
+    """Trace with contrib, without its spans for ASGI messages."""
     configure_tracing()
     from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
@@ -105,7 +105,7 @@ def contrib_one_span(app: FastAPI) -> FastAPI:
 
 
 def contrib_complete(app: FastAPI) -> FastAPI:
-    """Trace with contrib, count with the instrumentator, log with the standard library."""
+    """Trace with contrib; metrics by the instrumentator, access log by the standard library."""
     logger = logging.getLogger("access")
     logger.setLevel(logging.INFO)
     logger.addHandler(logging.StreamHandler(Path(os.devnull).open("w")))  # noqa: SIM115
@@ -122,7 +122,7 @@ def contrib_complete(app: FastAPI) -> FastAPI:
 
 
 METRICS = [bare, ours_metrics, instrumentator, starlette_exporter, tutorial]
-COMPLETE = [bare, ours_metrics, ours_no_line, ours, contrib, contrib_one_span, contrib_complete]
+COMPLETE = [bare, ours_metrics, ours_no_log, ours, contrib, contrib_one_span, contrib_complete]
 VARIANTS: dict[str, Callable[[FastAPI], FastAPI]] = {
     variant.__name__: variant for variant in [*METRICS, *COMPLETE]
 }
