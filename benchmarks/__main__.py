@@ -1,4 +1,4 @@
-"""Measures everything and writes the report: ``make bench``, or a part: ``make bench ARGS="http"``."""
+"""Measures everything and writes the report: ``make bench``; one group: ``make bench ARGS="http"``."""
 
 import argparse
 import contextlib
@@ -32,14 +32,15 @@ GROUPS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "generator": generator.measure,
 }
 PACKAGES = (
-    *("fastapi", "starlette", "uvicorn", "prometheus-client", "opentelemetry-sdk", "orjson"),
+    *("fastapi", "starlette", "uvicorn", "prometheus-client", "opentelemetry-sdk"),
+    *("orjson", "python-json-logger"),
     *("opentelemetry-exporter-otlp-proto-grpc", "opentelemetry-instrumentation-fastapi"),
     *("prometheus-fastapi-instrumentator", "starlette-exporter", "cookiecutter"),
 )
 
 
 def main() -> None:
-    """Measure the groups that were named, or all of them, and keep what is comparable of the others."""
+    """Measure the named groups, or all of them. Keep the figures of the others if they are comparable."""
     parser = argparse.ArgumentParser(prog="benchmarks")
     parser.add_argument("groups", nargs="*", metavar="group", help=", ".join(GROUPS))
     chosen = parser.parse_args().groups or list(GROUPS)
@@ -52,7 +53,7 @@ def main() -> None:
         figures["groups"][name] = group(name)
         figures["measured"][name] = f"{datetime.now(UTC).date()}, load before {load:.1f}"
         print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr)
-        # As soon as there is something: a later group may be interrupted.
+        # After each group, because a later one may be interrupted.
         text = json.dumps(rounded(figures), indent=1, ensure_ascii=False) + "\n"
         report.FIGURES.write_text(text, encoding="utf-8")
     report.main()
@@ -61,7 +62,7 @@ def main() -> None:
 
 
 def earlier(setting: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures that there are, if machine and versions are still the same, else none."""
+    """Return the earlier figures if the machine and the versions are still the same."""
     if report.FIGURES.exists():
         figures: dict[str, Any] = json.loads(report.FIGURES.read_text(encoding="utf-8"))
         if figures | setting == figures:
@@ -70,7 +71,7 @@ def earlier(setting: dict[str, Any]) -> dict[str, Any]:
 
 
 def group(name: str) -> dict[str, Any]:
-    """Measure a group with a project of its own; say why not where something is missing."""
+    """Measure a group with its own generated project; if a prerequisite is missing, return which one."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         project = cookiecutter(
             str(report.ROOT),
@@ -86,7 +87,7 @@ def group(name: str) -> dict[str, Any]:
 
 
 def rounded(value: Any) -> Any:
-    """Return figures with five digits, more than any of them is worth."""
+    """Return figures rounded to five significant digits."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     if isinstance(value, dict):
@@ -95,7 +96,7 @@ def rounded(value: Any) -> Any:
 
 
 def machine() -> dict[str, Any]:
-    """Return what was measured on."""
+    """Return the machine on which the figures are measured."""
     cpus = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     model = next((line.split(":")[1].strip() for line in cpus if line.startswith("model name")), "")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
@@ -108,7 +109,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what is compared."""
+    """Return the versions of the packages and programs."""
     found = {"Python": platform.python_version()}
     found |= {name: version(name) for name in PACKAGES}
     with contextlib.suppress(OSError):

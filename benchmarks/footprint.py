@@ -1,4 +1,4 @@
-"""What the overlay adds to the backend's memory and to the time that it takes to start."""
+"""The memory and the start-up time that the overlay adds to the backend."""
 
 import statistics
 from pathlib import Path
@@ -12,13 +12,13 @@ PER_SECOND, SECONDS = 200, 5
 
 
 def measure(project: Path) -> dict[str, Any]:
-    """Start both servers again and again; each answers requests before its memory is read."""
+    """Start both servers in turn; measure the memory after requests."""
     rounds: dict[str, list[tuple[float, float]]] = {SILENT: [], OBSERVED: []}
     with span_receiver() as endpoint:
         for turn in range(ROUNDS):
             for name, found in rounds.items():
                 with server(project, name, endpoint) as running:
-                    if turn < 3:  # the memory differs little
+                    if turn < 3:  # the memory varies little
                         paced(running.url + ITEM, PER_SECOND, SECONDS)
                         memory = running.resident_bytes() / 1e6
                     found.append((running.seconds, memory))

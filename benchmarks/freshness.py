@@ -1,4 +1,4 @@
-"""The running stack: how soon a request is seen, how soon all of it is up, what it takes idle."""
+"""The running stack: the time until a request is seen, the start-up time, and the idle usage."""
 
 import random
 import statistics
@@ -27,7 +27,7 @@ Probe = Callable[[], bool]
 
 
 def measure(project: Path) -> dict[str, Any]:
-    """Start what there are images for, and measure it: first busy, then idle, then its start."""
+    """Start the services whose images are present. Measure freshness, idle usage and start-up time."""
     with running_stack(project) as stack:
         delays: dict[str, list[float]] = {}
         seen = Seen(stack)
@@ -43,19 +43,19 @@ def measure(project: Path) -> dict[str, Any]:
             "idle": idle(stack),
         }
         seconds = statistics.median(start(stack) for _ in range(STARTS))
-        # The goal is about all of it.
+        # The goal is for the whole stack.
         return found | {"partial_start_s" if stack.missing else "start_s": seconds}
 
 
 class Seen:
-    """Finds out when a request is seen in each place.
+    """Measures when a request is seen in each store.
 
     Args:
-        stack: Without a store of logs or of traces these places are left out.
+        stack: Stores that do not run are left out.
     """
 
     def __init__(self, stack: Stack) -> None:
-        # Asking the engine for a port takes longer than some of what is measured.
+        # To ask Docker for a port takes longer than some of the delays.
         self._urls: dict[str, str] = {
             service: stack.url(service)
             for service in ("backend", "prometheus", "loki", "tempo")
@@ -64,7 +64,7 @@ class Seen:
         self._session = requests.Session()
 
     def after_a_request(self) -> dict[str, float]:
-        """Make a request, and return the seconds until it was seen in each place."""
+        """Make a request, and return the seconds until it is seen in each store."""
         before = self._counted()
         answer = self._session.get(f"{self._urls['backend']}{ITEMS}/1", timeout=10)
         answered = time.monotonic()
@@ -74,7 +74,7 @@ class Seen:
             waiting["log"] = lambda: trace_id in str(self._lines(trace_id))
         if "tempo" in self._urls:
             waiting["trace by id"] = lambda: self._trace(trace_id)
-            # Tempo's search leaves out the zeros that an id begins with.
+            # Tempo's search omits leading zeros of an id.
             waiting["trace in search"] = lambda: trace_id.lstrip("0") in str(self._search())
         seconds = {}
         while waiting:
@@ -100,7 +100,7 @@ class Seen:
         return self._get("loki", "/loki/api/v1/query_range", query=query, since="5m").json()
 
     def _trace(self, trace_id: str) -> bool:
-        # A trace that is not there is found, too, but has no spans.
+        # For an unknown id Tempo returns a trace without spans.
         return "spanId" in self._get("tempo", f"/api/v2/traces/{trace_id}").text
 
     def _search(self) -> Any:
@@ -108,9 +108,9 @@ class Seen:
 
 
 def idle(stack: Stack) -> dict[str, dict[str, float]]:
-    """Return each service's memory in megabytes and its share of a core in percent, at rest.
+    """Return the memory in megabytes and the share of a core in percent of each idle service.
 
-    A part of that share are the programs that the engine starts to ask for the service's health.
+    The share includes the health checks, for which Docker starts a program.
     """
     label = f"com.docker.compose.project={stack.project}"
     client = docker.from_env()
@@ -133,7 +133,7 @@ def idle(stack: Stack) -> dict[str, dict[str, float]]:
 
 
 def _health_checks(container: Any) -> float:
-    """Return the share of a core that a container's health checks take."""
+    """Return the share of a core that a container's health checks use."""
     check = container.attrs["Config"]["Healthcheck"]
     before = _usage(container)[0]
     for _ in range(HEALTH_CHECKS):
@@ -146,13 +146,13 @@ def _usage(container: Any) -> tuple[float, int]:
     """Return processor seconds, and bytes of memory as ``docker stats`` counts them."""
     stats = container.stats(stream=False, one_shot=True)
     memory = stats["memory_stats"]
-    details = memory["stats"]  # of version 1 or 2 of control groups
+    details = memory["stats"]  # cgroup version 1 or 2
     cache = details.get("total_inactive_file", details.get("inactive_file", 0))
     return stats["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9, memory["usage"] - cache
 
 
 def start(stack: Stack) -> float:
-    """Return the seconds of ``up --wait``, with images and volumes there and no container."""
+    """Return the seconds of ``up --wait`` with images and volumes present, but no containers."""
     stack.run("down")
     started = time.monotonic()
     stack.run("up", "--detach", "--wait", *stack.services)
