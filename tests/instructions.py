@@ -120,9 +120,10 @@ def observe(app: FastAPI, level: str) -> FastAPI:
     """
     os.environ["APP_LOG_LEVEL"] = level
     sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (for the life of the process)
-    from app.observability import setup_observability
+    from app.observability import setup_observability, traces
 
     observed: FastAPI = setup_observability(app)
+    traces.ensure_provider()  # as its start does
     return observed
 
 
