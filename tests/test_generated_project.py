@@ -73,7 +73,7 @@ def installed(bake: Bake, answer: str) -> Path:
 
 @pytest.mark.parametrize("goal", ["lint", "test"])
 def test_passes_its_own_checks(installed: Path, goal: str) -> None:
-    """Whatever settings of a service are in the environment of whoever calls make."""
+    """They do not depend on settings of a service in the environment."""
     result = run(installed, "make", goal, **SETTINGS)
     assert result.returncode == 0, result.stdout
 

@@ -1,4 +1,4 @@
-"""Tests of the service, whatever settings are in the environment of whoever runs them."""
+"""Tests of the service. They do not depend on APP_* variables of the environment."""
 
 import os
 

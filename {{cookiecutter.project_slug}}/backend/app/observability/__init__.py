@@ -21,17 +21,17 @@ Level = Literal["NOTSET", "DEBUG", "INFO", "WARN", "WARNING", "ERROR", "FATAL", 
 
 
 class ObservabilitySettings(BaseSettings):
-    """Environment variables; a pydantic.ValidationError names one with a value not allowed."""
+    """Environment variables. A pydantic.ValidationError names the variable and its invalid value."""
 
     model_config = VARIABLES
 
     log_level: Annotated[Level, BeforeValidator(str.upper)] = "INFO"
     print_spans: bool = False  # one JSON line per span on stdout, for work without a trace store
-    metrics_token: SecretStr = SecretStr("")  # asked for by GET /metrics, unless it is empty
-    # Requests per second that are traced because their callers ask for it.
+    metrics_token: SecretStr = SecretStr("")  # required by GET /metrics unless empty
+    # Maximum of requests per second that are sampled because the caller set the sampled flag.
     traced_callers: Annotated[float, Field(ge=0)] = 10
     redacted_parameters: Annotated[tuple[str, ...], NoDecode] = SECRET_NAMES
-    # TRACE_SAMPLE_RATIO in .env. With a wrong one the SDK would keep every trace.
+    # TRACE_SAMPLE_RATIO in .env. With an invalid value the SDK would sample every trace.
     sampling_ratio: Annotated[float, Field(ge=0, le=1, alias="OTEL_TRACES_SAMPLER_ARG")] = 1
 
     @field_validator("redacted_parameters", mode="before")
@@ -47,13 +47,13 @@ class ObservabilitySettings(BaseSettings):
 
 
 def fastapi_arguments() -> dict[str, Any]:
-    """Return what ``FastAPI()`` is to be called with: spans of requests, but not of probes."""
+    """Return the arguments for ``FastAPI()``: server spans only, and none for health checks."""
     telemetry = {"operation_spans": False, "metrics": False, "logs": False}
     return {"telemetry": {**telemetry, "exclude": middleware.is_unobserved}}
 
 
 def setup_observability(app: FastAPI) -> FastAPI:
-    """Add metrics, tracing, JSON logs and ``GET /metrics`` to ``app``, not yet started."""
+    """Add metrics, tracing, JSON logs and ``GET /metrics`` to ``app``, before it starts."""
     options = ObservabilitySettings()
     redactor = Redactor(options.redacted_parameters)
     logs.configure_logging(options.log_level, redactor)
@@ -64,7 +64,7 @@ def setup_observability(app: FastAPI) -> FastAPI:
     build = app.build_middleware_stack
 
     async def start() -> None:
-        set_up_provider()  # the application may have made one meanwhile
+        set_up_provider()  # the application may have created a provider during start-up
         traces.ensure_provider()
         await middleware.check_routes(app)
         logs.take_over_libraries()
@@ -73,7 +73,9 @@ def setup_observability(app: FastAPI) -> FastAPI:
             logs.logger.warning(notice)
 
     def build_observed() -> ASGIApp:
-        if not {500, Exception} & app.exception_handlers.keys():  # the application's own stays
+        if (
+            not {500, Exception} & app.exception_handlers.keys()
+        ):  # keep the application's own handler
             app.exception_handlers[Exception] = middleware.answer_error
         return middleware.Observer(build(), options.metrics_token.get_secret_value(), start)
 

@@ -1,4 +1,4 @@
-"""Log lines as JSON on stdout, with the ids of the span in which they were logged."""
+"""JSON logs on stdout, with the trace id and span id of the current span."""
 
 import json
 import logging
@@ -19,13 +19,13 @@ from app.observability.redaction import Redactor, text_of
 
 logger = logging.getLogger(__package__)
 ACCESS, ERROR = logging.getLogger("app.access"), logging.getLogger("app.error")
-EXCEPTION_MAX = 16384  # characters; its end tells most
-REPORTED = "reported_with_trace"  # attribute of an error that has its line
+EXCEPTION_MAX = 16384  # characters; the end of a traceback is the most useful part
+REPORTED = "reported_with_trace"  # attribute that marks an exception as logged
 encode_ascii = json.JSONEncoder(default=datetime.isoformat).encode
 
 
 def trace_ids(context: trace.SpanContext) -> dict[str, str]:
-    """Return ``trace_id`` and ``span_id`` in hex, or nothing outside a trace."""
+    """Return ``trace_id`` and ``span_id`` in hex, or an empty dict outside a trace."""
     if not context.is_valid:
         return {}
     ids = trace.format_trace_id(context.trace_id), trace.format_span_id(context.span_id)
@@ -33,7 +33,7 @@ def trace_ids(context: trace.SpanContext) -> dict[str, str]:
 
 
 class JsonFormatter(OrjsonFormatter):
-    """Formats a record, with its ``extra``, as one line of printable ASCII without secrets."""
+    """Formats a record and its ``extra`` as one redacted JSON object in printable ASCII."""
 
     def __init__(self, redactor: Redactor) -> None:
         names = {"levelname": "level", "name": "logger", "message": "message"}
@@ -50,7 +50,7 @@ class JsonFormatter(OrjsonFormatter):
     def format(self, record: logging.LogRecord) -> str:
         try:
             return super().format(record)
-        except Exception as error:  # there is a line all the same, without the arguments
+        except Exception as error:  # log the message without its arguments
             template = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
             known = {name: getattr(record, name) for name in ("name", "levelname", "created")}
             known["msg"] = f"{template} (not written as meant: {type(error).__name__})"
@@ -58,11 +58,11 @@ class JsonFormatter(OrjsonFormatter):
             return self.format(logging.makeLogRecord(known))
 
     def line(self, members: dict[str, Any]) -> str:
-        """Return the line of these members."""
+        """Return a log line with these fields."""
         return self.serialize_log_record(self.process_log_record(members))
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
-        message = log_data.pop("message") or log_data.pop("event", "")  # as structlog names it
+        message = log_data.pop("message") or log_data.pop("event", "")  # "event" is from structlog
         ours = {
             "timestamp": log_data.pop("timestamp"),
             "level": log_data.pop("level").lower(),
@@ -72,7 +72,7 @@ class JsonFormatter(OrjsonFormatter):
         }
         for name in log_data.keys() & {"exception", "stack"}:
             ours[name] = self._redactor.text(text_of(log_data.pop(name)))[-EXCEPTION_MAX:]
-        if isinstance(bound := log_data.get("extra"), dict):  # by loguru
+        if isinstance(bound := log_data.get("extra"), dict):  # values bound with loguru
             log_data = log_data | bound
             del log_data["extra"]
         for name, value in log_data.items():
@@ -80,7 +80,7 @@ class JsonFormatter(OrjsonFormatter):
         return ours
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
-        with suppress(TypeError):  # numbers of more than 64 bits, or half a character
+        with suppress(TypeError):  # integers above 64 bits, lone surrogates
             line = super().jsonify_log_record(log_data)
             if line.isascii() and "\x7f" not in line:
                 return line
@@ -88,35 +88,35 @@ class JsonFormatter(OrjsonFormatter):
 
 
 class Output(logging.StreamHandler[Any]):
-    """Writes to stdout, and notices when it is put away by what configures logging."""
+    """Writes to stdout, and remembers when a logging configuration has closed it."""
 
     closed = False
-    threshold = logging.INFO  # the lowest level that is written
-    line: Callable[[dict[str, Any]], str]  # of these members
-    seen: list[logging.Handler]  # of the root logger, when logging was taken over
+    threshold = logging.INFO  # lowest level that is logged
+    line: Callable[[dict[str, Any]], str]  # formats these fields
+    seen: list[logging.Handler]  # handlers of the root logger after `take_over`
 
     def filter(self, record: logging.LogRecord) -> Any:
-        # What the server says of an error that was reported with its trace is dropped.
+        # Drop the server's report of an exception that was already logged with its trace id.
         error = record.exc_info[1] if record.exc_info else None
         return record.name == ERROR.name or not hasattr(error, REPORTED)
 
     def put(self, members: dict[str, Any]) -> None:
-        """Write a line that is no record."""
-        with suppress(Exception):  # a stream that is gone is no failure of a request
+        """Write a log line without creating a log record."""
+        with suppress(Exception):  # a closed stdout must not fail a request
             self.stream.write(self.line(members) + self.terminator)
             self.flush()
 
-    def close(self) -> None:  # by what configures logging
+    def close(self) -> None:  # called by dictConfig, fileConfig and basicConfig
         self.closed = True
         super().close()
 
 
 output = Output(sys.stdout)
-notices: set[str] = set()  # what does not hold, for people
+notices: set[str] = set()  # warnings to log at start-up
 
 
 def configure_logging(level: str, redactor: Redactor) -> None:
-    """Write all that is logged to stdout or stderr as JSON, whoever configures logging, and when."""
+    """Write everything that is logged to the console as JSON, whatever else configures logging."""
     output.threshold = getattr(logging, level)
     output.stream = sys.stdout
     known, output.formatter = output.formatter, JsonFormatter(redactor)
@@ -133,13 +133,13 @@ def _make_record(make: Callable[..., Any], *arguments: Any, **options: Any) -> A
 
 
 def heal() -> None:
-    """Take over again if somebody has configured logging since."""
+    """Take over again if logging was reconfigured since."""
     if output.closed or logging.getLogger().handlers != output.seen:
         take_over()
 
 
 def take_over() -> None:
-    """Replace the handlers of all loggers that print; others, such as files, stay."""
+    """Replace all handlers that write to the console; keep others, such as file handlers."""
     root = logging.getLogger()
     known = list(root.manager.loggerDict.values())
     for logger in (root, *(each for each in known if isinstance(each, logging.Logger))):
@@ -149,40 +149,40 @@ def take_over() -> None:
                 logger.removeHandler(handler)
                 logger.propagate = True
             elif not isinstance(handler, logging.NullHandler):
-                notices.add(f"logger {logger.name} also has {handler}: secrets in clear")
+                notices.add(f"logger {logger.name} also has {handler}: its output is not redacted")
         if logger.name in ("uvicorn", "uvicorn.error", "gunicorn.error"):
             logger.setLevel(logging.NOTSET)
         elif logger.name in ("uvicorn.access", "gunicorn.access"):
-            logger.propagate = False  # our line of a request has its trace
+            logger.propagate = False  # the access log of this module has trace ids
     root.setLevel(output.threshold)
     root.addHandler(output)
     output.seen, output.closed = root.handlers[:], False
 
 
 def take_over_libraries() -> None:
-    """Have loguru write here, and say what structlog does otherwise; not while they log."""
+    """Send loguru's messages here; warn about structlog. Must not run inside a loguru sink."""
     if loguru := sys.modules.get("loguru"):
-        # A function: to a text loguru adds the traceback.
+        # A function, because loguru appends the traceback to a format string.
         sink = {"sink": output, "format": lambda _: "{message}", "level": output.threshold}
         loguru.logger.configure(handlers=[sink])
     structlog = sys.modules.get("structlog")
     if structlog and structlog.is_configured():
         factory = structlog.get_config()["logger_factory"]
         if not isinstance(factory, structlog.stdlib.LoggerFactory):
-            notices.add(f"structlog writes by {factory}: not JSON, secrets in clear")
+            notices.add(f"structlog writes with {factory}: not JSON, not redacted")
 
 
 def _prints(handler: logging.Handler) -> bool:
-    """Tell whether a handler's lines end up on stdout or stderr, as far as can be seen."""
+    """Return whether a handler writes to stdout or stderr, as far as this can be detected."""
     loguru = sys.modules.get("loguru")
     names = vars(sys.modules.get(type(handler).__module__) or logging).values()
     if loguru and any(each is loguru.logger for each in names):
-        return True  # it hands on to loguru, as its documents show
+        return True  # InterceptHandler from loguru's documentation
     if isinstance(handler, QueueHandler):
-        notices.add(f"{handler} is replaced: what listens to its queue gets no lines")
+        notices.add(f"{handler} was replaced: its listener receives no log records")
         return True
     out = getattr(handler, "stream", None) or getattr(handler, "console", None)
-    stream: Any = getattr(out, "file", out)  # rich's handler has a console with a file
+    stream: Any = getattr(out, "file", out)  # rich: handler.console.file
     if stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
         return True
     with suppress(Exception):
@@ -191,28 +191,28 @@ def _prints(handler: logging.Handler) -> bool:
 
 
 def write_access(message: str, members: dict[str, Any]) -> None:
-    """Write the line of a request, unless ``app.access`` or all lines begin above INFO."""
+    """Write an access log line, unless the level of ``app.access`` or of all logs is above INFO."""
     if (ACCESS.level or output.threshold) > logging.INFO:
         return
     heal()
     if output.seen != [output]:
         _write(logging.INFO, ACCESS, message, **members)
         return
-    # No record, which only the handlers of others would need: it takes as long as all the rest.
+    # Only other handlers need a log record. Creating it would double the overhead of this line.
     line = {"timestamp": datetime.now(UTC), "level": "INFO", "logger": ACCESS.name} | members
     output.put(line | {"message": message})
 
 
 def write_error(method: str, path: str, error: BaseException) -> None:
-    """Write the line of an error that nobody handled, inside the span of its request."""
+    """Log an unhandled exception once, with the trace id of its request."""
     info = (type(error), error, error.__traceback__)
     _write(logging.ERROR, ERROR, "%s %s failed: %r", method, path, error, exc_info=info)
-    with suppress(Exception):  # some errors, such as frozen data classes, refuse
+    with suppress(Exception):  # for example frozen dataclasses
         setattr(error, REPORTED, True)
 
 
 def _write(level: int, to: logging.Logger, message: str, *values: object, **more: Any) -> None:
-    # Past the logger, whose filters and handlers may be meant for other lines.
+    # Bypasses the logger, so that its filters and handlers cannot disable these logs by accident.
     known = {"name": to.name, "levelno": level, "levelname": logging.getLevelName(level)}
     record = logging.makeLogRecord(known | {"msg": message, "args": values} | more)
     for handler in {output: None, **dict.fromkeys(logging.getLogger().handlers)}:

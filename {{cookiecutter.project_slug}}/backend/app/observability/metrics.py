@@ -1,4 +1,4 @@
-"""Metrics of the HTTP server, and the answer to ``GET /metrics``."""
+"""HTTP server metrics and the ``GET /metrics`` response."""
 
 import asyncio
 import hmac
@@ -16,17 +16,17 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 METRICS_PATH = "/metrics"
-UNMATCHED = "unmatched"  # endpoint of every request that no route took
+UNMATCHED = "unmatched"  # endpoint of requests with an unknown path
 OTHER_METHOD = "_OTHER"  # as in OpenTelemetry's http.request.method
 METHODS = {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
-# Seconds; OpenTelemetry's advice for HTTP servers, which has the 500 ms of the latency objective.
+# Seconds; recommended by OpenTelemetry. The latency objective requires the bucket of 0.5 s.
 # https://opentelemetry.io/docs/specs/semconv/http/http-metrics/#metric-httpserverrequestduration
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
-# How workers share metrics, without exemplars: https://prometheus.github.io/client_python/multiprocess/
+# Shared by all workers, without exemplars: https://prometheus.github.io/client_python/multiprocess/
 SHARED = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
 if SHARED:
     Path(SHARED).mkdir(parents=True, exist_ok=True)
-# Each label has few values: routes, known methods, status codes.
+# Labels have a bounded set of values: routes, known methods, status codes.
 REQUESTS = Counter("http_requests", "Requests answered.", ("method", "endpoint", "status"))
 _TEXT = "Time from a request's start to the last byte of its response."
 DURATION = Histogram(
@@ -38,12 +38,12 @@ SPANS = Counter("trace_spans", "Spans that ended and are to be exported.")
 
 @cache
 def series(method: str, endpoint: str, status: int) -> tuple[Counter, Histogram]:
-    """Return the counter and the histogram of requests with these labels."""
+    """Return the request counter and the duration histogram for these labels."""
     return REQUESTS.labels(method, endpoint, status), DURATION.labels(method, endpoint)
 
 
 async def answer_scrape(request: Request, token: str) -> Response:
-    """Return all metrics; as OpenMetrics, which alone has exemplars, if the scraper accepts that.
+    """Return all metrics, as OpenMetrics with exemplars if the scraper accepts that format.
 
     A ``token``, unless it is empty, must come as ``Authorization: Bearer`` (RFC 6750).
     """
@@ -55,13 +55,13 @@ async def answer_scrape(request: Request, token: str) -> Response:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
-    # In a thread that is not one of those of FastAPI, which may all be busy.
+    # Not in FastAPI's thread pool, which may be full.
     body = await asyncio.to_thread(_render, encode, registry)
     return Response(body, headers={"content-type": content_type})
 
 
 def _render(encode: Callable[[CollectorRegistry], bytes], registry: CollectorRegistry) -> bytes:
-    """Encode in short turns: else requests, which need several, wait for 5 ms each time."""
+    """Encode in turns of 0.2 ms, so that requests do not wait for up to 5 ms several times."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(0.0002)  # seconds
     try:
@@ -71,8 +71,12 @@ def _render(encode: Callable[[CollectorRegistry], bytes], registry: CollectorReg
 
 
 def notices() -> set[str]:
-    """Return what does not hold where several workers may run, each with metrics of its own."""
+    """Return a warning if several workers may run without sharing their metrics."""
     second = multiprocessing.current_process().name == "SpawnProcess-2"  # as uvicorn starts them
     several = "gunicorn" in sys.modules or (second and "--reload" not in sys.argv)
     advice = "run one worker per container, or set PROMETHEUS_MULTIPROC_DIR to an empty folder"
-    return {f"/metrics has one worker's requests: {advice}"} if several and not SHARED else set()
+    return (
+        {f"/metrics has the requests of one worker only: {advice}"}
+        if several and not SHARED
+        else set()
+    )

@@ -1,4 +1,4 @@
-"""What happens around each request, outside of all other middleware of the application."""
+"""The outermost ASGI middleware: metrics, access log and error log of each request."""
 
 import asyncio
 import gc
@@ -19,25 +19,27 @@ from uvicorn.protocols.utils import ClientDisconnected
 from app.observability import logs, metrics, traces
 from app.settings import settings
 
-# Where FastAPI keeps what its span knows of a request. It alone has the whole route, and there is
-# no public name for it: https://github.com/fastapi/fastapi/blob/0.165.0/fastapi/telemetry/_asgi.py
+# FastAPI stores the state of its server span under this key of the ASGI scope. Only this state has
+# the full route. It has no public name: https://github.com/fastapi/fastapi/blob/0.165.0/fastapi/telemetry/_asgi.py
 TELEMETRY = "fastapi.telemetry"
-CHECK = "observability.check"  # in the scope of the request that `check_routes` makes
-CLIENT_CLOSED = 499  # as nginx has it: the client went away before it was answered
-PATH_MAX = 512  # characters in a line; a caller decides how long a path is
+CHECK = "observability.check"  # scope key of the request that `check_routes` sends
+CLIENT_CLOSED = 499  # from nginx: the client disconnected before the response
+PATH_MAX = 512  # characters of the path in a log line
 
 
 def is_unobserved(scope: Scope) -> bool:
-    """Tell whether a request is a health check or a scrape, which are no traffic."""
+    """Return whether a request is a health check or a scrape: neither is counted or traced."""
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     return path in (metrics.METRICS_PATH, settings.health_path)
 
 
 class Observer:
-    """The outermost middleware: counts, times and logs each HTTP request inside its span."""
+    """Counts, times and logs each HTTP request inside its server span."""
 
     def __init__(self, app: ASGIApp, token: str, at_start: Callable[[], Awaitable[None]]) -> None:
-        self.inner = app  # not `app`: by that name FastAPI walks down all middleware, each time
+        self.inner = (
+            app  # not "app": FastAPI follows that attribute through all middleware per request
+        )
         self._token, self._at_start = token, at_start
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,8 +61,8 @@ class Observer:
     async def _send_lifespan(self, send: Send, message: Message) -> None:
         if message["type"] == "lifespan.startup.complete":
             await self._at_start()
-            # The modules of the start are never garbage; to search them stops all requests for
-            # tens of milliseconds. What that buys is on the page of the template's benchmarks.
+            # Exclude the objects created at start-up from garbage collection, which would
+            # pause all requests for tens of milliseconds.
             gc.collect()
             gc.freeze()
         elif message["type"] == "lifespan.shutdown.complete":
@@ -72,8 +74,8 @@ class Observer:
         try:
             await self.inner(scope, receive, send)
         except WebSocketDisconnect:
-            return  # the client went away, which the server would report as an error
-        except ClientDisconnected:  # before it was accepted; the server knows
+            return  # the server would log the disconnect as an error
+        except ClientDisconnected:  # disconnected before accept; uvicorn handles it
             raise
         except Exception as error:
             traces.record_error(error)
@@ -84,10 +86,10 @@ class Observer:
         started = perf_counter()
         method = scope["method"] if scope["method"] in metrics.METHODS else metrics.OTHER_METHOD
         path, telemetry, peer = scope["path"][:PATH_MAX], scope.get(TELEMETRY), scope.get("client")
-        client = peer[0][:64] if peer else None  # a proxy may say anything
+        client = peer[0][:64] if peer else None  # may come from a proxy header
         context = trace.get_current_span().get_span_context()
         ids = logs.trace_ids(context)
-        status = 0  # until a response starts
+        status = 0  # no response started
         ended = False
 
         def end() -> None:
@@ -108,46 +110,46 @@ class Observer:
         async def observed_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                error = sys.exc_info()[1]  # that is being answered
+                error = sys.exc_info()[1]  # the exception that caused this response
                 gone = isinstance(error, ClientDisconnect)
                 status = CLIENT_CLOSED if gone else message["status"]
                 if error and status >= 500:
                     traces.record_error(error)
                 message = {**message, "status": status}
-                if ids:  # for whoever reports a problem
+                if ids:  # so that a user can report it
                     header = (b"x-trace-id", ids["trace_id"].encode())
                     message["headers"] = [*message.get("headers", ()), header]
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
-                end()  # background tasks, which run later, are not part of the request's time
+                end()  # background tasks are not part of the request
 
         metrics.ACTIVE.inc()
         try:
             await self.inner(scope, receive, observed_send)
         except ClientDisconnect:
-            pass  # nobody is left to be answered
+            pass  # no client to respond to
         except (Exception, asyncio.CancelledError) as error:
             logs.write_error(method, path, error)
             if not status:
                 response = await answer_error(Request(scope), error)
                 await response(scope, receive, observed_send)
-            elif not ended:  # it broke off: a failure, whatever its first line said
+            elif not ended:  # the response is incomplete
                 status = 500
                 traces.record_error(error)
             raise
         finally:
-            status = status or 500  # as the server answers when the application does not
+            status = status or 500  # sent by the server if the application sends none
             end()
 
 
 async def answer_error(_request: Request, _error: BaseException) -> Response:
-    """Answer an error that nobody handled: the trace id leads to it, nothing inside is told."""
+    """Respond to an unhandled exception with the trace id and without internal details."""
     trace_id = logs.trace_ids(trace.get_current_span().get_span_context()).get("trace_id")
     return JSONResponse({"detail": "Internal Server Error", "trace_id": trace_id}, 500)
 
 
 async def check_routes(app: FastAPI) -> None:
-    """Send one request through FastAPI's tracing to `Observer`; RuntimeError if it has no route."""
+    """Send one request in process; raise RuntimeError if FastAPI gives it no route."""
     unkept = (b"traceparent", b"00-%b-%b-00" % (b"1" * 32, b"1" * 16))
     found: list[Any] = []
 
@@ -162,6 +164,6 @@ async def check_routes(app: FastAPI) -> None:
     contrib = [each for each in layers if type(each).__name__ == "OpenTelemetryMiddleware"]
     if contrib or not all(hasattr(telemetry, "route") for telemetry in found or [None]):
         raise RuntimeError(
-            "app.observability: FastAPI makes no spans, so requests have no route. Remove"
+            "app.observability: FastAPI creates no server spans, so the routes are unknown. Remove"
             " FastAPIInstrumentor and telemetry={'tracing': False}, or downgrade FastAPI"
         )

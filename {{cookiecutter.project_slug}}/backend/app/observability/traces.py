@@ -1,4 +1,4 @@
-"""Which requests are traced, and what their spans may show."""
+"""Sampling, redaction and export of spans."""
 
 import asyncio
 import re
@@ -26,10 +26,10 @@ UNCHANGED = ("context", "parent", "resource", "kind", *TIMES, "instrumentation_s
 
 
 class CallerLimit(Sampler):
-    """Limits how many requests per second are traced because their callers ask for it.
+    """Limits how many requests per second are sampled because the caller set the sampled flag.
 
-    They ask by https://www.w3.org/TR/trace-context/#sampled-flag, and could fill the trace store.
-    Beyond the limit ``sampler`` decides, by a random id, as callers choose their trace ids.
+    Without a limit any caller could fill the trace store. Above the limit ``sampler`` decides, with
+    a random trace id, because callers choose theirs: https://www.w3.org/TR/trace-context/#sampled-flag
     """
 
     def __init__(self, sampler: Sampler, per_second: float) -> None:
@@ -62,14 +62,14 @@ class CallerLimit(Sampler):
 
 
 class CountingProcessor(SpanProcessor):
-    """Counts the spans to be exported, to be compared with what the trace store receives."""
+    """Counts sampled spans, to compare them with what the trace store receives."""
 
     def on_end(self, span: ReadableSpan) -> None:
-        SPANS.inc()  # those that are not sampled never come here
+        SPANS.inc()  # only called for sampled spans
 
 
 def set_up_provider(redactor: Redactor, caller_limit: float, print_spans: bool) -> None:
-    """Complete the tracer provider that ``opentelemetry-instrument`` made from ``OTEL_*``."""
+    """Add the limit, the counter and the redaction to the tracer provider of the process."""
     redact_exports(redactor)
     provider = trace.get_tracer_provider()
     if isinstance(provider, TracerProvider) and not isinstance(provider.sampler, CallerLimit):
@@ -81,21 +81,21 @@ def set_up_provider(redactor: Redactor, caller_limit: float, print_spans: bool) 
 
 
 def ensure_provider() -> None:
-    """Where there is no tracer provider, set one: else FastAPI would not look up routes."""
+    """Set a tracer provider if there is none: without one FastAPI does not look up routes."""
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         trace.set_tracer_provider(TracerProvider(ALWAYS_OFF))
 
 
 def _span_line(span: ReadableSpan) -> str:
-    # The ids as logs and metrics have them, without the SDK's 0x.
+    # Ids without 0x, as in logs and exemplars:  "trace_id": "0xab"  ->  "trace_id": "ab"
     return re.sub(r'("(?:trace|span|parent)_id": ")0x', r"\1", span.to_json(indent=None)) + "\n"
 
 
 def redact_exports(redactor: Redactor) -> None:
-    """Make every span exporter that is imported hand on copies of its spans without secrets.
+    """Make every imported span exporter export redacted copies of its spans.
 
-    ``opentelemetry-instrument`` has attached some, which the SDK does not give back. So the public
-    ``export`` of their classes is wrapped. It runs in the thread that exports, not in a request's.
+    ``opentelemetry-instrument`` has already attached the exporters, and the SDK has no accessor for
+    them. So this wraps the public ``export`` of their classes. It runs in the export thread.
     """
 
     def redacting(export: Callable[..., Any]) -> Callable[..., Any]:
@@ -110,10 +110,10 @@ def redact_exports(redactor: Redactor) -> None:
 
 
 def redacted_span(span: ReadableSpan, redactor: Redactor) -> ReadableSpan:
-    """Return a copy of a span that has ended, without the secrets in it."""
+    """Return a redacted copy of an ended span."""
 
     def clean(attributes: Any) -> dict[str, Any]:
-        known = (attributes or {}).copy()  # a plain dict, which is faster
+        known = (attributes or {}).copy()  # a plain dict is faster
         values = {name: redactor.named(name, value) for name, value in known.items()}
         if query := values.get("url.query"):
             values["url.query"] = redactor.query(query)
@@ -124,7 +124,7 @@ def redacted_span(span: ReadableSpan, redactor: Redactor) -> ReadableSpan:
         status = trace.Status(status.status_code, redactor.short(status.description))
     seen = span.kind, attributes.get("error.type"), *(event.name for event in span.events)
     if seen[:2] == (trace.SpanKind.SERVER, "ConnectionError") and "exception" not in seen:
-        # FastAPI says so when a client goes away in the middle of its answer.
+        # FastAPI sets this when a client disconnects from a stream. It is not a server error.
         del attributes["error.type"]
         status = trace.Status()
     events = [Event(each.name, clean(each.attributes), each.timestamp) for each in span.events]
@@ -135,9 +135,9 @@ def redacted_span(span: ReadableSpan, redactor: Redactor) -> ReadableSpan:
 
 
 def record_error(error: BaseException) -> None:
-    """Put an error on the current span, with the end of its traceback, which tells most."""
+    """Add an exception event with the end of its traceback to the current span."""
     kind, lines = type(error), "".join(traceback.format_exception(error))
-    if len(lines) > TEXT_MAX:  # whole lines, so that no secret loses its name
+    if len(lines) > TEXT_MAX:  # whole lines, because redaction needs the name before a value
         lines = lines[-TEXT_MAX:].partition("\n")[2]
     text = {
         "exception.type": f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."),
@@ -148,10 +148,10 @@ def record_error(error: BaseException) -> None:
 
 
 async def flush() -> None:
-    """Export all finished spans: a server that a signal ends runs no handlers at exit."""
+    """Export all ended spans. uvicorn ends itself with a signal, so atexit handlers do not run."""
     provider = trace.get_tracer_provider()
     if isinstance(provider, TracerProvider):
         thread = threading.Thread(target=provider.shutdown, daemon=True)
         thread.start()
-        # Seconds; for a dead trace store the SDK waits longer than Docker does for a container.
+        # Seconds. Without a limit the SDK waits for an unreachable trace store until Docker kills it.
         await asyncio.to_thread(thread.join, 1.5)

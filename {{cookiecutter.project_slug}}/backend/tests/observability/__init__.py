@@ -1,4 +1,4 @@
-"""Tests of the extension, without the settings of OpenTelemetry and Prometheus around them."""
+"""Tests of the extension. They do not depend on OTEL_* and PROMETHEUS_* variables."""
 
 import os
 
