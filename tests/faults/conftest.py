@@ -2,7 +2,9 @@
 
 import json
 import statistics
+import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,7 @@ FACTS = pytest.StashKey[dict[str, Any]]()
 
 @pytest.fixture(scope="session")
 def faulty(bake: Bake, pytestconfig: pytest.Config) -> Iterator[Stack]:
-    """Run the overlay with volumes that can be filled. They keep what they have as long as one of
-    their containers runs, and node-exporter has them all."""
+    """Run the overlay with volumes that can be filled, and that keep their data while it runs."""
     project = bake(project_slug=BACKEND_IMAGE.split("-backend")[0])
     options = {"type": "tmpfs", "device": "tmpfs", "o": f"size={VOLUME_SIZE},mode=1777"}
     limits = {"volumes": {name: {"driver_opts": options} for name, _ in VOLUMES.values()}}
@@ -44,7 +45,28 @@ def faulty(bake: Bake, pytestconfig: pytest.Config) -> Iterator[Stack]:
         # The first item, which the load asks for.
         requests.post(running.url("backend") + ITEMS, json={"name": "1"}, timeout=10)
         pytestconfig.stash[FACTS] = {"machine": report.machine(images), "rate": RATE}
-        yield running
+        with kept_volumes(running):
+            yield running
+
+
+@contextmanager
+def kept_volumes(running: Stack) -> Iterator[None]:
+    """Keep the data of the volumes: a tmpfs is empty again when its last container has stopped.
+
+    node-exporter mounts all of them, too, but its image may be missing.
+    """
+    name = f"{running.project}-volumes"
+    mounts = [
+        f"--volume={running.project}_{volume}:{folder}"
+        for service, (volume, folder) in VOLUMES.items()
+        if service in running.services
+    ]
+    options = ["--detach", f"--name={name}", "--network=none", *mounts, BACKEND_IMAGE]
+    subprocess.run(["docker", "run", *options, "sleep", "infinity"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["docker", "rm", "--force", name], check=True)
 
 
 @pytest.fixture(scope="session")
