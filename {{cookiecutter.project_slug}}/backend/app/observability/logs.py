@@ -152,6 +152,7 @@ def take_over() -> None:
                 notices.add(f"logger {logger.name} also has {handler}: its output is not redacted")
         if logger.name in ("uvicorn", "uvicorn.error", "gunicorn.error"):
             logger.setLevel(logging.NOTSET)
+            logger.propagate = True  # under gunicorn they share one list of handlers
         elif logger.name in ("uvicorn.access", "gunicorn.access"):
             logger.propagate = False  # the access log of this module has trace ids
     root.setLevel(output.threshold)
