@@ -10,14 +10,12 @@ import requests
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.applications import application
-from tests.backend import Backend, Receiver, attributes, receiver
+from tests.backend import Backend, Receiver, attributes
 from tests.running import wait_until
 
 SERVER = Span.SPAN_KIND_SERVER
 
 ROUTES = """
-import anyio
-from fastapi.responses import StreamingResponse
 from fastapi import BackgroundTasks
 
 class Mine(Exception): pass
@@ -72,12 +70,6 @@ PATHS = {  # status, with an own handler, and how many errors are logged
     "/task": (200, 200, 1),
     "/nowhere": (404, 404, 0),
 }
-
-
-@pytest.fixture(scope="module")
-def tempo() -> Iterator[Receiver]:
-    with receiver() as running:
-        yield running
 
 
 @pytest.fixture(scope="module", params=APPLICATIONS)

@@ -2,7 +2,6 @@
 
 import json
 import statistics
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from tests.faults import report
 from tests.faults.inject import BACKEND_IMAGE, VOLUMES
 from tests.faults.load import RATE, percentile, running_load
 from tests.faults.observe import Undisturbed
-from tests.stack import Stack, running_stack
+from tests.stack import Stack, docker, running_stack
 
 WARM_SECONDS = 3
 WINDOWS = 6
@@ -62,11 +61,11 @@ def kept_volumes(running: Stack) -> Iterator[None]:
         if service in running.services
     ]
     options = ["--detach", f"--name={name}", "--network=none", *mounts, BACKEND_IMAGE]
-    subprocess.run(["docker", "run", *options, "sleep", "infinity"], check=True)
+    docker("run", *options, "sleep", "infinity")
     try:
         yield
     finally:
-        subprocess.run(["docker", "rm", "--force", name], check=True)
+        docker("rm", "--force", name)
 
 
 @pytest.fixture(scope="session")

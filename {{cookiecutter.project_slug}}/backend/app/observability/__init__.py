@@ -73,9 +73,8 @@ def setup_observability(app: FastAPI) -> FastAPI:
             logs.logger.warning(notice)
 
     def build_observed() -> ASGIApp:
-        if (
-            not {500, Exception} & app.exception_handlers.keys()
-        ):  # keep the application's own handler
+        # Keep the application's own handler.
+        if not {500, Exception} & app.exception_handlers.keys():
             app.exception_handlers[Exception] = middleware.answer_error
         return middleware.Observer(build(), options.metrics_token.get_secret_value(), start)
 

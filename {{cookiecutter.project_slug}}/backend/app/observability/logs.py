@@ -142,9 +142,12 @@ def take_over() -> None:
     """Replace all handlers that write to the console; keep others, such as file handlers."""
     root = logging.getLogger()
     known = list(root.manager.loggerDict.values())
-    for logger in (root, *(each for each in known if isinstance(each, logging.Logger))):
+    loggers = [root, *(each for each in known if isinstance(each, logging.Logger))]
+    # Read first, then removed: under gunicorn several loggers share one list of handlers.
+    found = {logger: [each for each in logger.handlers if each is not output] for logger in loggers}
+    for logger, handlers in found.items():
         logger.disabled = False
-        for handler in [each for each in logger.handlers if each is not output]:
+        for handler in handlers:
             if _prints(handler):
                 logger.removeHandler(handler)
                 logger.propagate = True
@@ -152,7 +155,6 @@ def take_over() -> None:
                 notices.add(f"logger {logger.name} also has {handler}: its output is not redacted")
         if logger.name in ("uvicorn", "uvicorn.error", "gunicorn.error"):
             logger.setLevel(logging.NOTSET)
-            logger.propagate = True  # under gunicorn they share one list of handlers
         elif logger.name in ("uvicorn.access", "gunicorn.access"):
             logger.propagate = False  # the access log of this module has trace ids
     root.setLevel(output.threshold)
