@@ -123,9 +123,31 @@ def test_several_workers_that_share_nothing_are_named_at_the_start(
         )
 
 
-def test_a_single_worker_is_no_reason_for_a_warning(yes_project: Path, tmp_path: Path) -> None:
-    with application(yes_project, tmp_path) as backend:
-        assert backend.log(level="warning") == []
+def test_active_requests_of_a_killed_worker_are_forgotten(
+    yes_project: Path, tmp_path: Path, workers: Any
+) -> None:
+    more, options = workers
+    shared = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "shared"), **options}
+    fail = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    with application(yes_project, tmp_path, *more, options=shared, fail=fail) as backend:
+        with pytest.raises(requests.ConnectionError):
+            backend.get("/fail")
+        backend.running.wait_until(
+            lambda: backend.value("active_requests") == 0, "the end of the killed request"
+        )
+
+
+@pytest.mark.parametrize("server", WORKERS)
+def test_a_single_worker_is_no_reason_for_a_warning(
+    yes_project: Path, tmp_path: Path, server: str
+) -> None:
+    options = {
+        name: [each.replace("--workers=2", "--workers=1") for each in program]
+        for name, program in WORKERS[server].items()
+    }
+    with application(yes_project, tmp_path, options=options) as backend:
+        output = backend.running.output()
+    assert "warning" not in output, output
 
 
 @pytest.mark.parametrize(

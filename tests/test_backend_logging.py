@@ -73,11 +73,38 @@ def test_each_record_is_one_line_whoever_configures_logging(
         check_lines(backend)
 
 
-def test_a_configuration_on_the_command_line_is_replaced(yes_project: Path, tmp_path: Path) -> None:
-    config = tmp_path / "log.json"
-    config.write_text(json.dumps(ROOT), "utf-8")
-    with application(yes_project, tmp_path, f"--log-config={config}") as backend:
+@pytest.mark.parametrize("suffix", ["json", "ini"])
+def test_a_configuration_on_the_command_line_is_replaced(
+    yes_project: Path, tmp_path: Path, suffix: str
+) -> None:
+    config = tmp_path / f"log.{suffix}"
+    config.write_text(json.dumps(ROOT) if suffix == "json" else INI.replace("\\n", "\n"), "utf-8")
+    options = f"--log-config={config}", "--access-log"
+    with application(yes_project, tmp_path, *options) as backend:
         check_lines(backend)
+        assert backend.log(logger="uvicorn.access") == []
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        "logging.getLogger('app').addHandler(logging.StreamHandler())",
+        "logging.getLogger('app.mine').addHandler(logging.StreamHandler())",
+        "[each.setLevel('CRITICAL') for each in logging.getLogger().handlers]",
+        "logging.disable(logging.CRITICAL)",
+    ],
+    ids=["handler above", "handler", "level of the handler", "disabled"],
+)
+def test_what_a_request_does_to_logging_switches_nothing_off(
+    yes_project: Path, tmp_path: Path, work: str
+) -> None:
+    work += "; logging.getLogger('app.mine').error('once with token=s3cr3t')"
+    with application(yes_project, tmp_path, work=work) as backend:
+        ask(backend)
+        output = backend.running.output()
+        assert output.count("once with") == len(backend.log(message="once with token=[REDACTED]"))
+        assert len(backend.log(logger="app.access")) == 2
+        assert "s3cr3t" not in output
 
 
 def test_loguru_and_structlog_write_the_same_lines(yes_project: Path, tmp_path: Path) -> None:
@@ -101,23 +128,25 @@ logging.getLogger().addHandler(printed)
             assert line["trace_id"] == WORK_ID
 
 
+@pytest.mark.parametrize("structlog", ["pass", "structlog.configure(logger_factory=PRINT)"])
 def test_what_cannot_be_replaced_is_named_once_at_the_start(
-    yes_project: Path, tmp_path: Path
+    yes_project: Path, tmp_path: Path, structlog: str
 ) -> None:
+    structlog = structlog.replace("PRINT", "structlog.PrintLoggerFactory()")
     before = f"""
+import loguru
 import structlog
 
-structlog.configure(logger_factory=structlog.PrintLoggerFactory(open("{tmp_path}/printed", "w")))
+{structlog}
+loguru.logger.add("{tmp_path}/of-loguru")
 logging.getLogger().addHandler(logging.FileHandler("{tmp_path}/file"))
 """
     with application(yes_project, tmp_path, before=before) as backend:
         check_lines(backend)
         warnings = [line["message"] for line in backend.log(logger="app.observability")]
-    assert [any(name in text for text in warnings) for name in ("PrintLogger", "FileHandler")] == [
-        True,
-        True,
-    ]
-    assert len(warnings) == 2
+    for name in ("PrintLogger", "FileHandler", "of-loguru"):
+        assert sum(name in text for text in warnings) == 1, warnings
+    assert len(warnings) == 3
 
 
 def test_the_stack_of_a_line_is_kept_and_its_trace_cannot_be_forged(

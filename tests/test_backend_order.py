@@ -11,6 +11,7 @@ from tests.backend import Backend
 
 APPLICATIONS = {
     "loaded first": {"first": "load_extensions(app, settings.extensions)", "load": ""},
+    "loaded twice": {"after": "load_extensions(app, settings.extensions)"},
     "a mounted folder": {
         "first": "from fastapi.staticfiles import StaticFiles",
         "after": 'app.mount("/", StaticFiles(directory="/usr/share"))',
@@ -63,6 +64,7 @@ def test_every_request_is_observed_and_every_scrape_answered(
                 logger="app.access", trace_id=answer.headers["x-trace-id"], path="/work"
             )
             assert line["status"] == answer.status_code
+            assert answer.headers["x-trace-id"].count(",") == 0
         assert scraped(backend).status_code == 200
         assert backend.value("http_requests_total", method="GET") == 2
         assert backend.value("http_request_duration_seconds_count") == 2

@@ -57,9 +57,8 @@ def setup_observability(app: FastAPI) -> FastAPI:
     options = ObservabilitySettings()
     redactor = Redactor(options.redacted_parameters)
     logs.configure_logging(options.log_level, redactor)
-    set_up_provider = partial(
-        traces.set_up_provider, redactor, options.traced_callers, options.print_spans
-    )
+    spans = redactor, options.traced_callers, options.print_spans
+    set_up_provider = partial(traces.set_up_provider, *spans)
     set_up_provider()
     build = app.build_middleware_stack
 
@@ -67,6 +66,7 @@ def setup_observability(app: FastAPI) -> FastAPI:
         set_up_provider()  # the application may have created a provider during start-up
         traces.ensure_provider()
         await middleware.check_routes(app)
+        metrics.forget_dead_workers()
         logs.take_over_libraries()
         logs.take_over()
         for notice in sorted(logs.notices | metrics.notices()):
@@ -76,7 +76,9 @@ def setup_observability(app: FastAPI) -> FastAPI:
         # Keep the application's own handler.
         if not {500, Exception} & app.exception_handlers.keys():
             app.exception_handlers[Exception] = middleware.answer_error
-        return middleware.Observer(build(), options.metrics_token.get_secret_value(), start)
+        inner, token = build(), options.metrics_token.get_secret_value()
+        twice = isinstance(inner, middleware.Observer)  # the extension was loaded twice
+        return inner if twice else middleware.Observer(inner, token, start)
 
     app.build_middleware_stack = build_observed  # type: ignore[method-assign]
     return app

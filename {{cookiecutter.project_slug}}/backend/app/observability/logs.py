@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -93,7 +94,7 @@ class Output(logging.StreamHandler[Any]):
     closed = False
     threshold = logging.INFO  # lowest level that is logged
     line: Callable[[dict[str, Any]], str]  # formats these fields
-    seen: list[logging.Handler]  # handlers of the root logger after `take_over`
+    seen: dict[logging.Logger, list[logging.Handler]]  # handlers after `take_over`
 
     def filter(self, record: logging.LogRecord) -> Any:
         # Drop the server's report of an exception that was already logged with its trace id.
@@ -127,14 +128,16 @@ def configure_logging(level: str, redactor: Redactor) -> None:
         logging.setLogRecordFactory(partial(_make_record, logging.getLogRecordFactory()))
 
 
-def _make_record(make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    heal()
-    return make(*arguments, **options)
+def _make_record(make: Callable[..., Any], name: str, *arguments: Any, **options: Any) -> Any:
+    heal(logging.getLogger(name))
+    return make(name, *arguments, **options)
 
 
-def heal() -> None:
-    """Take over again if logging was reconfigured since."""
-    if output.closed or logging.getLogger().handlers != output.seen:
+def heal(logger: logging.Logger | None) -> None:
+    """Take over again if logging was reconfigured since for this logger or one above it."""
+    while logger and logger.handlers == output.seen.get(logger, []):
+        logger = logger.parent
+    if logger or output.closed:
         take_over()
 
 
@@ -155,21 +158,23 @@ def take_over() -> None:
                 notices.add(f"logger {logger.name} also has {handler}: its output is not redacted")
         if logger.name in ("uvicorn", "uvicorn.error", "gunicorn.error"):
             logger.setLevel(logging.NOTSET)
-        elif logger.name in ("uvicorn.access", "gunicorn.access"):
-            logger.propagate = False  # the access log of this module has trace ids
+    for name in ("uvicorn.access", "gunicorn.access"):
+        logging.getLogger(name).propagate = False  # the access log of this module has trace ids
     root.setLevel(output.threshold)
     root.addHandler(output)
-    output.seen, output.closed = root.handlers[:], False
+    output.seen = {logger: logger.handlers[:] for logger in loggers}
+    output.closed = False
 
 
 def take_over_libraries() -> None:
     """Send loguru's messages here; warn about structlog. Must not run inside a loguru sink."""
     if loguru := sys.modules.get("loguru"):
         # A function, because loguru appends the traceback to a format string.
-        sink = {"sink": output, "format": lambda _: "{message}", "level": output.threshold}
-        loguru.logger.configure(handlers=[sink])
-    structlog = sys.modules.get("structlog")
-    if structlog and structlog.is_configured():
+        ours = {"sink": output, "format": lambda _: "{message}", "level": output.threshold}
+        for sink in re.findall(r"sink=([^<].*?)\)", repr(loguru.logger)):  # not <stderr>
+            notices.add(f"loguru no longer writes to {sink}: add a logging handler instead")
+        loguru.logger.configure(handlers=[ours])
+    if structlog := sys.modules.get("structlog"):
         factory = structlog.get_config()["logger_factory"]
         if not isinstance(factory, structlog.stdlib.LoggerFactory):
             notices.add(f"structlog writes with {factory}: not JSON, not redacted")
@@ -197,8 +202,9 @@ def write_access(message: str, members: dict[str, Any]) -> None:
     """Write an access log line, unless the level of ``app.access`` or of all logs is above INFO."""
     if (ACCESS.level or output.threshold) > logging.INFO:
         return
-    heal()
-    if output.seen != [output]:
+    root = logging.getLogger()
+    heal(root)
+    if root.handlers != [output]:
         _write(logging.INFO, ACCESS, message, **members)
         return
     # Only other handlers need a log record. Creating it would double the overhead of this line.
@@ -219,5 +225,5 @@ def _write(level: int, to: logging.Logger, message: str, *values: object, **more
     known = {"name": to.name, "levelno": level, "levelname": logging.getLevelName(level)}
     record = logging.makeLogRecord(known | {"msg": message, "args": values} | more)
     for handler in {output: None, **dict.fromkeys(logging.getLogger().handlers)}:
-        if level >= handler.level:
+        if handler is output or level >= handler.level:
             handler.handle(record)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
@@ -28,10 +28,8 @@ if SHARED:
     Path(SHARED).mkdir(parents=True, exist_ok=True)
 # Labels have a bounded set of values: routes, known methods, status codes.
 REQUESTS = Counter("http_requests", "Requests answered.", ("method", "endpoint", "status"))
-_TEXT = "Time from a request's start to the last byte of its response."
-DURATION = Histogram(
-    "http_request_duration_seconds", _TEXT, ("method", "endpoint"), buckets=BUCKETS
-)
+_DOC = "Time from a request's start to the last byte of its response."
+DURATION = Histogram("http_request_duration_seconds", _DOC, ("method", "endpoint"), buckets=BUCKETS)
 ACTIVE = Gauge("active_requests", "Requests being answered now.", multiprocess_mode="livesum")
 SPANS = Counter("trace_spans", "Spans that ended and are to be exported.")
 
@@ -70,13 +68,24 @@ def _render(encode: Callable[[CollectorRegistry], bytes], registry: CollectorReg
         sys.setswitchinterval(interval)
 
 
+def forget_dead_workers() -> None:
+    """Remove the active requests of workers that were killed."""
+    for file in Path(SHARED).glob("gauge_live*_*.db") if SHARED else ():
+        pid = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+
 def notices() -> set[str]:
     """Return a warning if several workers may run without sharing their metrics."""
     second = multiprocessing.current_process().name == "SpawnProcess-2"  # as uvicorn starts them
-    several = "gunicorn" in sys.modules or (second and "--reload" not in sys.argv)
+    several = second and "--reload" not in sys.argv
+    if "gunicorn" in sys.modules:
+        children = Path(f"/proc/{os.getppid()}/task/{os.getppid()}/children")  # only on Linux
+        several = not children.exists() or len(children.read_text().split()) > 1
+    if SHARED or not several:
+        return set()
     advice = "run one worker per container, or set PROMETHEUS_MULTIPROC_DIR to an empty folder"
-    return (
-        {f"/metrics has the requests of one worker only: {advice}"}
-        if several and not SHARED
-        else set()
-    )
+    return {f"/metrics has the requests of one worker only: {advice}"}

@@ -37,9 +37,8 @@ class Observer:
     """Counts, times and logs each HTTP request inside its server span."""
 
     def __init__(self, app: ASGIApp, token: str, at_start: Callable[[], Awaitable[None]]) -> None:
-        self.inner = (
-            app  # not "app": FastAPI follows that attribute through all middleware per request
-        )
+        # Not "app": FastAPI follows that attribute through all middleware at each request.
+        self.inner = app
         self._token, self._at_start = token, at_start
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,8 +103,7 @@ class Observer:
             metrics.ACTIVE.dec()
             request = {"method": method, "path": path, "endpoint": endpoint, "client": client}
             answer = {"status": status, "duration_ms": round(seconds * 1000, 3)}
-            text = f"{method} {path} {status}"
-            logs.write_access(text, request | answer)
+            logs.write_access(f"{method} {path} {status}", request | answer)
 
         async def observed_send(message: Message) -> None:
             nonlocal status

@@ -97,10 +97,6 @@ class Redactor:
                     copied = position
         return "".join([*parts, text[copied:]])
 
-    def query(self, query: str) -> str:
-        """Return a query string (RFC 3986, without its "?") with its secrets replaced."""
-        return self.text(f"?{query}")[1:]
-
     def short(self, text: str, most: int = TEXT_MAX) -> str:
         """Return a text with its secrets replaced, cut to `most` characters and "..."."""
         return self.text(text) if len(text) <= most else self.text(text[: 4 * most])[:most] + "..."

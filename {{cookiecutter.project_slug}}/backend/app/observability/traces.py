@@ -21,8 +21,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler, SamplingResult
 from app.observability.metrics import SPANS
 from app.observability.redaction import TEXT_MAX, Redactor, text_of
 
-TIMES = ("start_time", "end_time")
-UNCHANGED = ("context", "parent", "resource", "kind", *TIMES, "instrumentation_scope")
+KEPT = ("context", "parent", "resource", "kind", "start_time", "end_time", "instrumentation_scope")
 
 
 class CallerLimit(Sampler):
@@ -51,8 +50,7 @@ class CallerLimit(Sampler):
 
     def _take(self) -> bool:
         before, self._asked = self._asked, monotonic()
-        self._left += (self._asked - before) * self._per_second
-        self._left = min(self._left, self._most)
+        self._left = min(self._left + (self._asked - before) * self._per_second, self._most)
         taken = self._left >= 1
         self._left -= taken
         return taken
@@ -76,8 +74,8 @@ def set_up_provider(redactor: Redactor, caller_limit: float, print_spans: bool) 
         provider.sampler = CallerLimit(provider.sampler, caller_limit)
         provider.add_span_processor(CountingProcessor())
         if print_spans:
-            exporter = ConsoleSpanExporter(formatter=_span_line)
-            provider.add_span_processor(SimpleSpanProcessor(exporter))
+            printer = ConsoleSpanExporter(formatter=_span_line)
+            provider.add_span_processor(SimpleSpanProcessor(printer))
 
 
 def ensure_provider() -> None:
@@ -116,7 +114,7 @@ def redacted_span(span: ReadableSpan, redactor: Redactor) -> ReadableSpan:
         known = (attributes or {}).copy()  # a plain dict is faster
         values = {name: redactor.named(name, value) for name, value in known.items()}
         if query := values.get("url.query"):
-            values["url.query"] = redactor.query(query)
+            values["url.query"] = redactor.text(f"?{query}")[1:]
         return values
 
     attributes, status = clean(span.attributes), span.status
@@ -130,7 +128,7 @@ def redacted_span(span: ReadableSpan, redactor: Redactor) -> ReadableSpan:
     events = [Event(each.name, clean(each.attributes), each.timestamp) for each in span.events]
     links = [trace.Link(each.context, clean(each.attributes)) for each in span.links]
     changed: Any = {"attributes": attributes, "events": events, "links": links, "status": status}
-    same: Any = {name: getattr(span, name) for name in UNCHANGED}
+    same: Any = {name: getattr(span, name) for name in KEPT}
     return ReadableSpan(redactor.text(span.name), **same, **changed)
 
 
