@@ -63,6 +63,12 @@ def write_env(project: Path) -> None:
         env.write(text)
 
 
+def make_readable(folder: Path) -> None:
+    """Let everybody read what containers mount, whatever the umask is; their users own none of it."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
+
+
 def main() -> int:
     """Do all of it in the current folder and return the exit code."""
     answers: dict[str, str] = json.loads(r"""{{ cookiecutter | tojson }}""")
@@ -71,6 +77,8 @@ def main() -> int:
         for feature, names in FEATURE_PATHS.items():
             if answers[feature] == "no":
                 remove(project, feature, names)
+        if answers["include_observability"] == "yes":
+            make_readable(project / "observability")
         # cruft compares two generated projects, so what is random must not be in them. It adds
         # _commit to the answers; the Makefile then writes .env when it is first needed.
         if "_commit" not in answers:

@@ -10,7 +10,9 @@ Service = dict[str, Any]
 RULES: dict[str, Callable[[Service], bool]] = {
     "is not root": lambda s: not str(s.get("user", "")).startswith(("0", "root")),
     "has no capabilities": lambda s: s.get("cap_drop") == ["ALL"] and not s.get("cap_add"),
-    "gains no privileges": lambda s: s.get("security_opt") == ["no-new-privileges:true"],
+    "gains no privileges": lambda s: "no-new-privileges:true" in s.get("security_opt", []),
+    "is held by seccomp and AppArmor": lambda s: "unconfined" not in str(s.get("security_opt")),
+    "is held by SELinux": lambda s: "label=disable" not in s.get("security_opt", []),
     "is not privileged": lambda s: not s.get("privileged"),
     "its root is read-only": lambda s: s.get("read_only") is True,
     "its processes are limited": lambda s: 0 < int(s.get("pids_limit") or 0) <= 512,

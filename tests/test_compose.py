@@ -28,6 +28,11 @@ EXCEPTIONS = {
         "mounts of the host are read-only",
     ): "a socket is opened for writing to read from it",
     ("docker-proxy", "is not root"): "the engine's socket belongs to root; it has no capabilities",
+    ("docker-proxy", "is held by SELinux"): "SELinux keeps confined containers from the socket",
+    (
+        "docker-proxy",
+        "has namespaces of its own",
+    ): "with userns-remap its root would not be the socket's owner",
     (
         "promtail",
         "is not root",
@@ -222,6 +227,8 @@ def test_what_differs_is_told_with_its_reason(yes_project: Path) -> None:
     words = {
         "is not root": "be root",
         "mounts of the host are read-only": "open the engine's socket for writing",
+        "is held by SELinux": "be without SELinux",
+        "has namespaces of its own": "be in the host's user namespace",
     }
     assert told == {(service, words[rule]) for service, rule in EXCEPTIONS}
 

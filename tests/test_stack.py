@@ -161,14 +161,14 @@ def test_the_collector_reads_this_project_but_not_itself(stack: Stack) -> None:
     ("request_line", "status"),
     [
         ("GET /_ping", 200),
-        ("GET /v1.41/containers/json", 200),
-        ("GET /v1.41/networks", 200),
+        ("GET /v1.44/containers/json", 200),
+        ("GET /v1.44/networks", 200),
         ("GET /info", 403),
-        ("GET /v1.41/containers/../info", 403),
-        (f"GET /v1.41/containers/{'0' * 64}/archive", 403),
-        ("POST /v1.41/containers/create", 403),
-        (f"POST /v1.41/containers/{'0' * 64}/exec", 403),
-        (f"DELETE /v1.41/containers/{'0' * 64}", 403),
+        ("GET /v1.44/containers/../info", 403),
+        (f"GET /v1.44/containers/{'0' * 64}/archive", 403),
+        ("POST /v1.44/containers/create", 403),
+        (f"POST /v1.44/containers/{'0' * 64}/exec", 403),
+        (f"DELETE /v1.44/containers/{'0' * 64}", 403),
     ],
 )
 def test_the_engine_answers_only_what_the_collector_reads(
@@ -235,17 +235,20 @@ def test_health_checks_fail_while_the_program_hangs(stack: Stack) -> None:
     parents = [service for service in ("backend", "docker-proxy") if service in stack.services]
     others = [service for service in stack.services if service not in parents]
 
-    def signal(name: str) -> None:
-        stack.run("kill", f"--signal={name}", *others)
-        for service in parents:
-            stack.run("exec", "-T", service, "sh", "-c", f"kill -{name} -1")
+    def signal(name: str) -> list[str]:
+        """Return what the commands that failed said."""
+        commands = [["kill", f"--signal={name}", service] for service in others]
+        commands += [["exec", "-T", each, "sh", "-c", f"kill -{name} -1"] for each in parents]
+        done = [stack.run(*command, check=False) for command in commands]
+        return [each.stderr for each in done if each.returncode]
 
-    signal("STOP")
     try:
+        assert signal("STOP") == []
         stack.wait_for_health("unhealthy", stack.services)
     finally:
-        signal("CONT")
-    stack.wait_for_health("healthy", stack.services)
+        failed = signal("CONT")
+        stack.wait_for_health("healthy", stack.services)
+    assert failed == []
 
 
 def test_data_survives_down_and_up(stack: Stack, request_made: Followed) -> None:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Saves, restores or deletes the data of the stack, never that of the service:
 #   make obs-backup FILE=stack.tar.gz, make obs-restore FILE=stack.tar.gz, make obs-clean
-# CORE, COMPOSE: the docker compose command without and with the overlay.
+# COMPOSE: the docker compose command with its files.
 # shellcheck disable=SC2086 # lists are split into words on purpose; names in Compose have no blanks
 set -eu
 trap 'exit 130' HUP INT TERM # runs the trap on EXIT, too
@@ -14,10 +14,12 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 # Not in pipes, which hide that a command on their left fails.
 config=$($COMPOSE config --format json)
-core_volumes=$($CORE config --volumes)
-all_volumes=$($COMPOSE config --volumes)
-core_services=$($CORE config --services)
-all_services=$($COMPOSE config --services)
+core="docker compose -f compose.yml"
+both="$core -f compose.observability.yml"
+core_volumes=$($core config --volumes)
+all_volumes=$($both config --volumes)
+core_services=$($core config --services)
+all_services=$($both config --services)
 
 project=$(printf '%s\n' "$config" | sed -n 's/^  "name": "\(.*\)",$/\1/p')
 volumes=$(printf '%s\n' "$all_volumes" | grep -vxF "$core_volumes" | sort)
@@ -40,6 +42,7 @@ archive() {
   step=$1
   shift
   docker run --rm --log-driver none --user 0:0 --network none --read-only --cap-drop ALL --security-opt no-new-privileges \
+    --security-opt label=disable \
     --memory 512m --pids-limit 64 --mount "$(mount "$here/archive.py" /archive.py)" \
     "$@" "$image" python /archive.py "$step" "$project" $volumes
 }
@@ -69,10 +72,9 @@ $(printf '  %s\n' $present)"
   exit
 fi
 
-images=$($COMPOSE config --images backend)
+image=$($COMPOSE --profile check config --images obs-check)
 running=$($COMPOSE ps --services --status running)
-image=$(printf '%s\n' "$images" | grep ':observability$')
-writers=$(printf '%s\n' "$running" | grep -vxF "$core_services" || true)
+writers=$(printf '%s\n' "$running" | grep -xF "$services" || true)
 docker image inspect "$image" >/dev/null 2>&1 || fail "The image $image is missing. Run make obs-up once."
 
 if [ "$command" = backup ]; then

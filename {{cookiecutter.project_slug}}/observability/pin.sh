@@ -6,8 +6,7 @@ umask 077 # .env has a password
 
 # Matches `    image: ${LOKI_IMAGE:-grafana/loki:3.7.6}`.
 pins=$(sed -n 's/^ *image: ${\([A-Z_]*_IMAGE\):-\([^}]*\)}.*/\1 \2/p' compose.observability.yml | while read -r variable image; do
-  set_image=$(sed -n "s/^$variable=//p" .env | tail -n 1)
-  image=${set_image:-$image}
+  image=$(printf 'name: a\nservices: {a: {image: "${%s:-%s}"}}' "$variable" "$image" | docker compose -f - config --images)
   image=${image%@*}
   if digest=$(docker image inspect --format '{{index .RepoDigests 0}}' "$image" 2>/dev/null); then
     echo "$variable=$image@${digest#*@}"
@@ -17,7 +16,8 @@ pins=$(sed -n 's/^ *image: ${\([A-Z_]*_IMAGE\):-\([^}]*\)}.*/\1 \2/p' compose.ob
 done)
 [ -n "$pins" ] || exit 0
 {
-  printf '%s\n' "$pins" | awk -F = 'NR == FNR {pinned[$1]; next} !($1 in pinned)' - .env
+  printf '%s\n' "$pins" | awk '{name = $0; sub(/[[:blank:]]*=.*/, "", name); sub(/^[[:blank:]]*(export[[:blank:]]+)?/, "", name)}
+    NR == FNR {pinned[name]; next} !(name in pinned)' - .env
   printf '%s\n' "$pins"
 } >.env.new
 mv .env.new .env

@@ -9,6 +9,7 @@ import argparse
 import base64
 import json
 import os
+import re
 import secrets
 import sys
 import urllib.error
@@ -32,6 +33,8 @@ URLS = {
     ]
 }
 PATH = os.environ.get("OBS_CHECK_PATH", "/api/v1/items")
+# As metrics and spans name the route: behind `uvicorn --root-path /orders` it begins with /orders.
+SERIES = f'{{job="backend",endpoint=~"(/.*)?{re.escape(PATH)}",method="GET"}}'.replace("\\", r"\\")
 DATA_SOURCES = ("prometheus", "loki", "tempo")
 DEADLINE_SECONDS = 15.0  # three scrapes
 # What reading JSON of another shape raises.
@@ -106,7 +109,7 @@ def get(service: str, path: str, headers: dict[str, str] | None = None, **query:
 
 def counted() -> float:
     """Return how many requests to our path Prometheus has seen."""
-    query = f'sum(http_requests_total{{job="backend",endpoint="{PATH}",method="GET"}})'
+    query = f"sum(http_requests_total{SERIES})"
     result = get("prometheus", "/api/v1/query", query=query)["data"]["result"]
     return float(result[0]["value"][1]) if result else 0.0
 
@@ -134,7 +137,7 @@ def find_exemplar(request: Request) -> str:
     exemplars = get(
         "prometheus",
         "/api/v1/query_exemplars",
-        query=f'http_request_duration_seconds_bucket{{job="backend",endpoint="{PATH}",method="GET"}}',
+        query=f"http_request_duration_seconds_bucket{SERIES}",
         start=f"{request.sent:.3f}",
         end=f"{time() + 1:.3f}",
     )["data"]
@@ -155,7 +158,7 @@ def find_trace(request: Request) -> str:
         for scope in resource["scopeSpans"]
         for span in scope["spans"]
     ]
-    if f"GET {PATH}" not in names:
+    if not any(name.startswith("GET /") and name.endswith(PATH) for name in names):
         raise Missing(f"a trace with the spans {names}")
     return f"the trace has {len(names)} span{'s' * (len(names) != 1)}: {', '.join(names)}"
 

@@ -57,13 +57,12 @@ def setup_observability(app: FastAPI) -> FastAPI:
     options = ObservabilitySettings()
     redactor = Redactor(options.redacted_parameters)
     logs.configure_logging(options.log_level, redactor)
-    spans = redactor, options.traced_callers, options.print_spans
-    set_up_provider = partial(traces.set_up_provider, *spans)
-    set_up_provider()
+    set_up = partial(traces.set_up_provider, redactor, options.traced_callers, options.print_spans)
+    set_up()
     build = app.build_middleware_stack
 
     async def start() -> None:
-        set_up_provider()  # the application may have created a provider during start-up
+        set_up()  # the application may have created a provider during start-up
         traces.ensure_provider()
         await middleware.check_routes(app)
         metrics.forget_dead_workers()

@@ -85,7 +85,6 @@ def notices() -> set[str]:
     if "gunicorn" in sys.modules:
         children = Path(f"/proc/{os.getppid()}/task/{os.getppid()}/children")  # only on Linux
         several = not children.exists() or len(children.read_text().split()) > 1
-    if SHARED or not several:
-        return set()
     advice = "run one worker per container, or set PROMETHEUS_MULTIPROC_DIR to an empty folder"
-    return {f"/metrics has the requests of one worker only: {advice}"}
+    notice = f"/metrics has the requests of one worker only: {advice}"
+    return {notice} if several and not SHARED else set()

@@ -38,8 +38,7 @@ class Observer:
 
     def __init__(self, app: ASGIApp, token: str, at_start: Callable[[], Awaitable[None]]) -> None:
         # Not "app": FastAPI follows that attribute through all middleware at each request.
-        self.inner = app
-        self._token, self._at_start = token, at_start
+        self.inner, self._token, self._at_start = app, token, at_start
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -88,8 +87,7 @@ class Observer:
         client = peer[0][:64] if peer else None  # may come from a proxy header
         context = trace.get_current_span().get_span_context()
         ids = logs.trace_ids(context)
-        status = 0  # no response started
-        ended = False
+        status, ended = 0, False  # no response started
 
         def end() -> None:
             nonlocal ended

@@ -128,6 +128,11 @@ class Redactor:
         return [self._copy("", each, left, depth - 1) for each in value if left[0] > 0]
 
 
+def last(text: str, most: int) -> str:
+    """Return a text, or "..." and its last `most` characters."""
+    return text if len(text) <= most else "..." + text[-most:]
+
+
 def text_of(value: object) -> str:
     """Return ``str(value)``, or the name of its type if that raises an exception."""
     try:

@@ -116,5 +116,6 @@ def test_long_lines_are_cut(write: Write) -> None:
     error = ValueError("y" * 100_000 + " the end")
     entry = write("x" * 100_000, extra={"long": "z" * 100_000}, exc_info=error)
     assert len(entry["message"]) == len(entry["long"]) == TEXT_MAX + len("...")
-    assert len(entry["exception"]) == EXCEPTION_MAX
+    assert len(entry["exception"]) == EXCEPTION_MAX + len("...")
+    assert entry["exception"].startswith("...")
     assert entry["exception"].endswith(" the end")

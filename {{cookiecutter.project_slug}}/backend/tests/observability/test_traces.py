@@ -6,7 +6,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link, Span, Status, StatusCode, Tracer
 
-from app.observability.redaction import Redactor
+from app.observability.redaction import TEXT_MAX, Redactor
 from app.observability.traces import record_error, redacted_span
 
 HIDDEN = "hunter2s"
@@ -88,3 +88,23 @@ def test_an_error_that_fails_to_say_what_it_is_is_recorded(tracing: Tracing) -> 
     (event,) = tracing.exported()[0].events
     assert (event.attributes or {})["exception.type"] == f"{__name__}.Silent"
     assert (event.attributes or {})["exception.message"] == "<Silent without text>"
+
+
+def test_of_a_long_traceback_the_end_is_kept(tracing: Tracing) -> None:
+    error = ValueError("first")
+    for number in range(50):
+        try:
+            raise ValueError(f"number {number}, password={HIDDEN}") from error
+        except ValueError as caught:
+            error = caught
+    with tracing.tracer.start_as_current_span("work") as span:
+        span.set_attribute("long", "x" * 9000)
+        span.record_exception(error)
+        record_error(error)
+    (exported,) = tracing.exported()
+    assert (exported.attributes or {})["long"] == "x" * TEXT_MAX + "..."
+    for event in exported.events:  # ours, and the SDK's own
+        stack = str((event.attributes or {})["exception.stacktrace"])
+        assert TEXT_MAX / 2 < len(stack) <= TEXT_MAX + len("...")
+        assert stack.startswith("...")
+        assert stack.endswith("number 49, password=[REDACTED]\n")

@@ -1,0 +1,35 @@
+#!/bin/sh
+# Runs before each make obs-...: refuses a Docker that is too old, puts a password into .env where Compose finds
+# none, and makes the configuration readable for the users of the containers.
+set -eu
+
+# at_least VERSION MAJOR MINOR
+at_least() { printf '%s\n' "${1#v}" | awk -F . '{exit !($1 > major || $1 == major && $2 + 0 >= minor)}' major="$2" minor="$3"; }
+fail() { echo "$1" >&2 && exit 1; }
+
+compose=$(docker compose version --short)
+at_least "$compose" 2 20 || fail "Docker Compose $compose is too old: 2.20 or newer is needed."
+api=$(docker version --format '{{.Server.APIVersion}}')
+at_least "$api" 1 41 || fail "The engine's API $api is too old: 1.41 or newer is needed, which Docker 20.10 has."
+
+# A fresh clone has no .env, and a copy of .env.example no password. Compose is asked, as others read .env differently.
+password=$(printf 'name: a\nservices: {a: {image: "${GRAFANA_ADMIN_PASSWORD:+already-}set"}}' | docker compose -f - config --images)
+if [ "$password" = set ]; then
+  from=.env
+  [ -f .env ] || from=.env.example
+  (
+    umask 077
+    password=$(head -c 24 /dev/urandom | base64 | tr '+/' '-_')
+    awk -v line="GRAFANA_ADMIN_PASSWORD=$password" '/^[[:blank:]]*(export[[:blank:]]+)?GRAFANA_ADMIN_PASSWORD[[:blank:]]*=/ {next}
+      {print} END {print line}' "$from" >.env.new
+    mv .env.new .env
+  )
+  echo "Wrote .env, with a new password for Grafana's admin."
+fi
+
+# As after a clone under umask 077.
+hidden=$(find observability -type d ! -perm -005 -o -type f ! -perm -004)
+if [ -n "$hidden" ]; then
+  chmod -R a+rX observability
+  echo "Made observability/ readable for the users of the containers."
+fi
