@@ -21,6 +21,7 @@ FEATURE_PATHS: dict[str, tuple[str, ...]] = {
     "include_observability": (
         "compose.observability.yml",
         "observability",
+        "backend/app/demo_routes.py",
         "backend/app/observability",
         "backend/requirements/observability.txt",
         "backend/tests/observability",

@@ -27,6 +27,7 @@ FOLDER = Path(os.environ.get("DEMO_FOLDER", ROOT / "demo"))
 SLUG = "observability-demo"
 ITEMS = "/api/v1/items"
 WAIT_SECONDS = 60.0
+TRAFFIC_SECONDS = 30
 # Variables of .env, with the default of each.
 PORTS = {
     "BACKEND_PORT": 8000,
@@ -88,7 +89,8 @@ def generate() -> Path:
         )
     )
     if is_new:
-        settings = {name: free_port(port) for name, port in PORTS.items()} | {"PRINT_SPANS": "true"}
+        more = {"PRINT_SPANS": "true", "DEMO_ROUTES": "yes"}
+        settings = {name: free_port(port) for name, port in PORTS.items()} | more
         with (project / ".env").open("a", encoding="utf-8") as env:
             env.writelines(f"{name}={value}\n" for name, value in settings.items())
     return project
@@ -121,8 +123,11 @@ def in_containers(project: Path) -> list[str]:
     follow(address(project, "backend", 8000), output)
     hops = [hop for hop, needed in HOPS.items() if needed <= set(services)]
     print("\nobs-check, for the services that run:", flush=True)
-    check = [*command, "run", "--rm", "--no-deps", "obs-check", "python", "/check/obs_check.py"]
-    subprocess.run([*check, *hops], cwd=project, check=True)
+    run = [*command, "run", "--rm", "--no-deps", "obs-check", "python"]
+    subprocess.run([*run, "/check/obs_check.py", *hops], cwd=project, check=True)
+    print("\nobs-traffic, so that the dashboards show something:", flush=True)
+    traffic = [*run, "/check/traffic.py", f"--seconds={TRAFFIC_SECONDS}"]
+    subprocess.run(traffic, cwd=project, check=True)
     return services
 
 
@@ -141,7 +146,11 @@ def on_this_machine(project: Path) -> Iterator[tuple[str, Output]]:
     log = project / "obs-dev.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            ["make", "obs-dev"], cwd=project, stdout=sink, stderr=sink, start_new_session=True
+            ["make", "obs-dev", f"BACKEND_PORT={settings['BACKEND_PORT']}"],
+            cwd=project,
+            stdout=sink,
+            stderr=sink,
+            start_new_session=True,
         )
     try:
         yield f"http://127.0.0.1:{settings['BACKEND_PORT']}", lambda: log.read_text("utf-8")

@@ -107,6 +107,20 @@ def test_what_a_request_does_to_logging_switches_nothing_off(
         assert "s3cr3t" not in output
 
 
+@pytest.mark.parametrize("level", [None, "INFO"])
+def test_the_calls_of_a_client_write_lines_of_their_own_only_when_asked_to(
+    yes_project: Path, tmp_path: Path, level: str | None
+) -> None:
+    before = "import httpx2\n"
+    if level:
+        before += f"logging.getLogger('httpx2').setLevel('{level}')"
+    transport = "httpx2.MockTransport(lambda request: httpx2.Response(200))"
+    work = f"httpx2.Client(transport={transport}).get('http://other/')"
+    with application(yes_project, tmp_path, before=before, work=work) as backend:
+        check_lines(backend)
+        assert len(backend.log(logger="httpx2")) == (level is not None)
+
+
 def test_loguru_and_structlog_write_the_same_lines(yes_project: Path, tmp_path: Path) -> None:
     before = """
 import structlog

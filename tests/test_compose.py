@@ -53,7 +53,7 @@ CONFIG_CHECKS = {
     "tempo": ["-config.verify=true"],
     "promtail": ["-check-syntax"],
 }
-VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::[-?]([^${}]*))?\}")
+VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::(?:[-?]([^${}]*)|\+[^${}]*))?\}")
 
 Services = dict[str, dict[str, Any]]
 
@@ -119,6 +119,9 @@ def test_go_frees_memory_before_the_limit_is_reached(services: Services) -> None
         limit = int(services[name]["mem_limit"])
         soft = services[name]["environment"]["GOMEMLIMIT"].removesuffix("MiB")
         assert 0.75 * limit <= int(soft) * 2**20 <= 0.85 * limit, name
+    grafana = services["grafana"]  # beside its plugins
+    soft = grafana["environment"]["GOMEMLIMIT"].removesuffix("MiB")
+    assert 0.5 * int(grafana["mem_limit"]) <= int(soft) * 2**20 <= 0.7 * int(grafana["mem_limit"])
 
 
 def test_every_port_is_bound_to_loopback(services: Services) -> None:

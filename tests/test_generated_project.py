@@ -22,7 +22,7 @@ CORE_TARGETS = {
 }
 OBS_TARGETS = {
     *("obs-up", "obs-down", "obs-logs", "obs-status", "obs-check", "obs-alert-test"),
-    *("obs-clean", "obs-dev", "obs-backup", "obs-restore", "obs-pin"),
+    *("obs-clean", "obs-dev", "obs-traffic", "obs-backup", "obs-restore", "obs-pin"),
 }
 SETTINGS = {
     "APP_API_PREFIX": "/elsewhere",

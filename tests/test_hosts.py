@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from scripts.engine import OVERLAY, configuration
-from tests.conftest import ROOT, Bake, copy_template
+from tests.conftest import ROOT, TEMPLATE, Bake, copy_template
 from tests.test_generated_project import run
 
 PREPARE = ["sh", "observability/prepare.sh"]
@@ -244,3 +244,15 @@ def test_every_target_of_the_stack_prepares_it_first(yes_project: Path) -> None:
     )
     without = {name for name, needs in rules.items() if needs != "obs-prepare"}
     assert without == {"obs-dev"}  # no container
+
+
+def test_every_mention_of_an_image_has_the_version_of_the_overlay() -> None:
+    overlay = (TEMPLATE / "compose.observability.yml").read_text("utf-8")
+    images = dict(re.findall(r"_IMAGE:-([\w/-]+):([\w.-]+)}", overlay))
+    assert len(images) == 8
+    places = ["--", ".", ":!docs/reliability.*", ":!CHANGELOG.md"]  # what was true at its time
+    mentions = run(
+        ROOT, "git", "grep", "-ohE", rf"({'|'.join(images)}):v?[0-9][a-z0-9.-]*", *places
+    )
+    found = {line.rstrip(".-") for line in mentions.stdout.splitlines()}
+    assert found == {f"{name}:{version}" for name, version in images.items()}

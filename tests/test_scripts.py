@@ -90,7 +90,7 @@ def project(bake: Bake, tmp_path: Path) -> Project:
 # --- obs-check ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", ["obs-check", "obs-alert-test"])
+@pytest.mark.parametrize("target", ["obs-check", "obs-alert-test", "obs-traffic"])
 def test_a_check_says_that_the_stack_was_never_built(project: Project, target: str) -> None:
     done = project.make(target, FAILS="image inspect demo-backend:observability")
     assert done.returncode == 2

@@ -90,6 +90,7 @@ def test_a_line_of_a_megabyte_is_cut_and_kept(
     figure("a log line of 1 MB", f"its first {len(kept):,} characters are kept")
     assert kept.startswith(f'{{"level": "error", "message": "{marker}')
     assert len(kept) > 200_000
+    assert kept.endswith("...(cut)")
 
 
 def test_bytes_that_are_no_text_are_kept_readable(logging_stack: Stack) -> None:

@@ -56,6 +56,10 @@ obs-check: obs-prepare ## Follow one request through metrics, traces and logs
 obs-alert-test: obs-prepare ## Raise one alert with slow requests, and see it fire and clear (takes minutes)
 	@$(CHECK) python /check/alert_test.py
 
+.PHONY: obs-traffic
+obs-traffic: obs-prepare ## Send a mix of requests to look at in Grafana: SECONDS=60
+	@$(CHECK) python /check/traffic.py --seconds $(or $(SECONDS),60)
+
 .PHONY: obs-backup
 obs-backup: obs-prepare ## Write metrics, logs, traces and changes made in Grafana to one file: FILE=...
 	@COMPOSE="$(OBS_COMPOSE)" sh observability/data.sh backup "$(or $(FILE),observability.tar.gz)"

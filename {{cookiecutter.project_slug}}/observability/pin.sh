@@ -4,7 +4,7 @@
 set -eu
 umask 077 # .env has a password
 
-# Matches `    image: ${LOKI_IMAGE:-grafana/loki:3.7.6}`.
+# Matches `    image: ${LOKI_IMAGE:-grafana/loki:3.7.8}`.
 pins=$(sed -n 's/^ *image: ${\([A-Z_]*_IMAGE\):-\([^}]*\)}.*/\1 \2/p' compose.observability.yml | while read -r variable image; do
   image=$(printf 'name: a\nservices: {a: {image: "${%s:-%s}"}}' "$variable" "$image" | docker compose -f - config --images)
   image=${image%@*}

@@ -117,10 +117,11 @@ notices: set[str] = set()  # warnings to log at start-up
 
 def configure_logging(level: str, redactor: Redactor) -> None:
     """Write everything that is logged to the console as JSON, whatever else configures logging."""
-    output.threshold = getattr(logging, level)
-    output.stream = sys.stdout
+    output.threshold, output.stream = getattr(logging, level), sys.stdout
     known, output.formatter = output.formatter, JsonFormatter(redactor)
     output.line = output.formatter.line
+    for client in map(logging.getLogger, ("httpx", "httpx2")):  # a line per call, beside its span
+        client.setLevel(client.level or logging.WARNING)
     take_over_libraries()
     take_over()
     if known is None:
@@ -161,8 +162,7 @@ def take_over() -> None:
         logging.getLogger(name).propagate = False  # the access log of this module has trace ids
     root.setLevel(output.threshold)
     root.addHandler(output)
-    output.seen = {logger: logger.handlers[:] for logger in loggers}
-    output.closed = False
+    output.seen, output.closed = {logger: logger.handlers[:] for logger in loggers}, False
 
 
 def take_over_libraries() -> None:

@@ -1,0 +1,42 @@
+"""Routes that are slow, fail, or call others, to have something to look at in Grafana.
+
+Added only where ``DEMO_ROUTES`` is set in .env: `make obs-traffic` asks them.
+"""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, FastAPI, Query, Request
+
+from app.settings import settings
+
+router = APIRouter(prefix=f"{settings.api_prefix}/demo", tags=["demo"])
+
+Seconds = Annotated[float, Query(ge=0, le=2)]
+
+
+@router.get("/slow")
+async def be_slow(seconds: Seconds = 1.0) -> float:
+    """Answer after so many seconds."""
+    await asyncio.sleep(seconds)
+    return seconds
+
+
+@router.get("/fail")
+async def fail() -> None:
+    """Fail with an error that nobody handles."""
+    raise RuntimeError("This error is part of the demo")
+
+
+@router.get("/nested")
+async def call_others(request: Request) -> int:
+    """Call two routes of the other instance, one after the other; return its number of items."""
+    client = request.state.upstream
+    await client.get("/demo/slow", params={"seconds": 0.05})
+    return len((await client.get("/items")).json())
+
+
+def add_demo_routes(app: FastAPI) -> FastAPI:
+    """Add the routes to the application."""
+    app.include_router(router)
+    return app
