@@ -2,16 +2,20 @@
 
 import importlib.util
 import json
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from tests.backend import running_backend
 from tests.conftest import TEMPLATE
+from tests.prometheus import running_prometheus
 
 PROGRAM = TEMPLATE / "observability" / "check" / "obs_check.py"
 HOPS = ["prometheus", "exemplar", "tempo", "loki", "grafana"]
@@ -86,3 +90,25 @@ def test_an_answer_of_another_shape_fails_its_hop_and_not_the_program(
     assert [line[1] for line in lines if line[0] == "FAIL"] == HOPS
     assert "came instead: an unexpected answer: " in output
     assert output.count("likely cause: ") == len(HOPS)
+
+
+@pytest.mark.parametrize("root", ["", "/orders"])
+def test_a_request_is_found_also_behind_a_root_path(
+    yes_project: Path, tmp_path: Path, root: str
+) -> None:
+    arguments = [f"--root-path={root}"] if root else []
+    with running_backend(yes_project, tmp_path / "app.db", *arguments) as backend:
+        (tmp_path / "prometheus").mkdir()
+        target = backend.url.removeprefix("http://")
+        with running_prometheus(target, tmp_path / "prometheus") as prometheus:
+            urls = {"OBS_CHECK_BACKEND": backend.url, "OBS_CHECK_PROMETHEUS": prometheus.url}
+            done = subprocess.run(
+                [sys.executable, "-B", PROGRAM, "prometheus", "exemplar"],
+                env=urls,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "http_requests_total went from 0 to 1" in done.stdout
+    assert "leads to trace" in done.stdout

@@ -10,6 +10,7 @@ import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import yaml
@@ -150,7 +151,19 @@ def test_links_between_documents_lead_somewhere() -> None:
     for document in ROOT.glob("*.md"):
         text = document.read_text(encoding="utf-8")
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
-            assert (ROOT / target).exists(), f"{document.name}: {target}"
+            assert (ROOT / unquote(target)).exists(), f"{document.name}: {target}"
+
+
+def test_pictures_are_small_described_and_in_both_documents() -> None:
+    pictures = list((TEMPLATE / "observability" / "pictures").glob("*.png"))
+    assert len(pictures) == 3
+    for document in (ROOT / "README.md", TEMPLATE / "observability" / "README.md"):
+        shown = re.findall(
+            r"!\[([^\]]{40,})\]\((\S+\.png)\)\n", document.read_text(encoding="utf-8")
+        )
+        found = [(document.parent / unquote(path)).resolve() for _, path in shown]
+        assert sorted(found) == sorted(pictures), document
+    assert max(picture.stat().st_size for picture in pictures) < 200_000
 
 
 def test_contributing_has_a_row_for_each_file_of_tests() -> None:
@@ -180,7 +193,7 @@ def test_the_stack_is_described_as_a_whole(folder: Path) -> None:
 def test_the_drawing_has_every_service_of_the_stack() -> None:
     drawing = (ROOT / "docs" / "overlay.svg").read_text(encoding="utf-8").lower()
     folders = [path.name for path in (TEMPLATE / "observability").iterdir() if path.is_dir()]
-    services = {*folders, "node-exporter"} - {"check"}
+    services = {*folders, "node-exporter"} - {"check", "pictures"}
     assert [name for name in sorted(services) if drawing.count(name) < 2] == []  # shown, and told
 
 
