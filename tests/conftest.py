@@ -14,7 +14,7 @@ from cookiecutter.main import cookiecutter
 
 from tests.backend import Backend, Receiver, receiver, running_backend
 from tests.running import unavailable
-from tests.stack import Stack, running_stack
+from tests.stack import Stack, need_engine, running_stack
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
@@ -37,8 +37,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def stack(bake: Bake) -> Iterator[Stack]:
-    """Run the overlay's containers, as many as there are images for."""
-    with running_stack(bake(project_slug="e2e-service")) as running:
+    """Run the overlay's containers, as many as there are images for, of a clone under umask 077."""
+    need_engine()
+    project = bake(project_slug="e2e-service")
+    for command in (["chmod", "-R", "go=", "."], ["sh", "observability/prepare.sh"]):
+        subprocess.run(command, cwd=project, check=True)
+    with (project / ".env").open("a", encoding="utf-8") as env:
+        env.write("DEMO_ROUTES=yes\n")
+    with running_stack(project) as running:
         yield running
 
 

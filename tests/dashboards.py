@@ -240,3 +240,20 @@ def formatted(value: object, indent: str = "", taken: int = 0) -> str:
 if __name__ == "__main__":
     for file in DASHBOARDS:
         file.write_text(formatted(load(file)) + "\n", encoding="utf-8")
+
+
+def tables(**target: str) -> list[Json]:
+    """Return the tables whose first query has these settings."""
+    return [
+        panel
+        for path in DASHBOARDS
+        for panel in panels(load(path))
+        if panel["type"] == "table" and panel["targets"][0].items() >= target.items()
+    ]
+
+
+def renamed(table: Json) -> dict[str, str]:
+    """Return the new names of a table's columns."""
+    (organize,) = (step for step in table["transformations"] if step["id"] == "organize")
+    names: dict[str, str] = organize["options"]["renameByName"]
+    return names

@@ -3,7 +3,6 @@
 The links are Grafana's own, from its provisioned data sources, with their variables filled in.
 """
 
-import json
 import time
 import uuid
 from typing import Any
@@ -68,9 +67,10 @@ def test_the_trace_leads_to_its_log_lines(stack: Stack, trace_id: str) -> None:
     wanted = {UPSTREAM, f"{ITEMS}/{{item_id}}"}
 
     def endpoints() -> set[str | None]:
-        return {json.loads(line).get("endpoint") for line in stack.lines(logql)}
+        return {stream["stream"].get("endpoint") for stream in stack.streams(logql)}
 
-    wait_until(lambda: wanted <= endpoints(), "both lines", timeout=FRESH_SECONDS)
+    wait_until(lambda: wanted <= endpoints(), "both log lines", timeout=FRESH_SECONDS)
+    assert [line for line in stack.lines(logql) if line.startswith("{")] == []
 
 
 def test_a_log_line_leads_to_its_trace(stack: Stack, trace_id: str) -> None:

@@ -22,7 +22,10 @@ from tests.dashboards import (
     load,
     objects,
     panels,
+    renamed,
     strings,
+    tables,
+    unescaped,
     variables,
 )
 
@@ -241,9 +244,9 @@ def test_columns_that_are_formatted_or_linked_exist(path: Path) -> None:
     for panel in panels(load(path)):
         if panel["type"] != "table" or panel["datasource"]["type"] != "prometheus":
             continue
-        (organize,) = (t for t in panel["transformations"] if t["id"] == "organize")
-        columns = set(organize["options"]["renameByName"].values())
-        used = {override["matcher"]["options"] for override in panel["fieldConfig"]["overrides"]}
+        columns = set(renamed(panel).values())
+        matchers = [override["matcher"] for override in panel["fieldConfig"]["overrides"]]
+        used = {matcher["options"] for matcher in matchers if matcher["id"] == "byName"}
         used |= {column["displayName"] for column in panel["options"]["sortBy"]}
         used |= set(re.findall(r"\$\{__data\.fields\.(\w+)", json.dumps(panel)))
         assert used <= columns
@@ -252,16 +255,30 @@ def test_columns_that_are_formatted_or_linked_exist(path: Path) -> None:
 def test_tables_of_log_lines_keep_the_column_that_links_to_the_trace() -> None:
     (source,) = (source for source in datasources() if source["type"] == "loki")
     (link,) = source["jsonData"]["derivedFields"]
-    tables = [
-        panel
+    found = tables(queryType="range")
+    for table in found:
+        (keep,) = (step for step in table["transformations"] if step["id"] == "filterFieldsByName")
+        assert re.search(keep["options"]["include"]["pattern"], link["name"])
+    assert [table["title"] for table in found] == ["Failed requests"]
+
+
+def test_log_lines_of_a_span_are_formatted_as_on_the_log_explorer() -> None:
+    (tempo,) = (source for source in datasources() if source["type"] == "tempo")
+    query = unescaped(tempo["jsonData"]["tracesToLogsV2"]["query"])
+    (shown,) = (
+        panel["targets"][0]["expr"]
         for path in DASHBOARDS
         for panel in panels(load(path))
-        if panel["type"] == "table" and panel["datasource"]["type"] == "loki"
-    ]
-    for table in tables:
-        (kept,) = (step["options"]["include"] for step in table["transformations"])
-        assert re.search(kept["pattern"], link["name"])
-    assert [table["title"] for table in tables] == ["Failed requests"]
+        if panel["title"] == "Log lines"
+    )
+    for stage in ("| json", "| drop ", "| line_format "):
+        assert _stages(stage, query) == _stages(stage, shown) != []
+
+
+def _stages(kind: str, query: str) -> list[str]:
+    """Return the stages of a LogQL query that start so: `| json`, `| line_format "a | b"`."""
+    found = re.findall(r"\| \w+(?:[^|`\"]|`[^`]*`|\"(?:[^\"\\]|\\.)*\")*", query)
+    return [stage.strip() for stage in found if stage.startswith(kind)]
 
 
 def test_provisioning_files_leave_no_dollar_sign_to_the_environment() -> None:

@@ -120,6 +120,20 @@ def test_the_trace_is_in_tempo_by_id_and_by_search(stack: Stack, request_made: F
     )
 
 
+def test_the_end_of_a_traceback_is_in_its_trace(stack: Stack) -> None:
+    stack.need("tempo")
+    trace_id = uuid.uuid4().hex
+    headers = {"traceparent": f"00-{trace_id}-{'1' * 16}-01"}
+    url = stack.url("backend") + "/api/v1/demo/fail"
+    assert requests.get(url, headers=headers, timeout=10).status_code == 500
+    (span,) = wait_until(lambda: stack.spans(trace_id), "the trace", timeout=FRESH_SECONDS)
+    (event,) = span["events"]
+    found = {each["key"]: each["value"]["stringValue"] for each in event["attributes"]}
+    assert len(found["exception.stacktrace"]) > 2048  # Tempo's default, in bytes
+    assert found["exception.stacktrace"].endswith("RuntimeError: This error is part of the demo\n")
+    assert "attributes truncated" not in stack.run("logs", "tempo").stdout
+
+
 def test_the_log_line_is_in_loki_with_its_trace_id(stack: Stack, request_made: Followed) -> None:
     stack.need("loki", "promtail", "docker-proxy")
     query = f'{{service="backend"}} | trace_id="{request_made.trace_id}"'
@@ -161,8 +175,8 @@ def test_the_collector_reads_this_project_but_not_itself(stack: Stack) -> None:
     ("request_line", "status"),
     [
         ("GET /_ping", 200),
-        ("GET /v1.44/containers/json", 200),
-        ("GET /v1.44/networks", 200),
+        ("GET /containers/json", 200),
+        ("GET /networks", 200),
         ("GET /info", 403),
         ("GET /v1.44/containers/../info", 403),
         (f"GET /v1.44/containers/{'0' * 64}/archive", 403),
