@@ -102,7 +102,8 @@ def test_what_a_request_does_to_logging_switches_nothing_off(
     with application(yes_project, tmp_path, work=work) as backend:
         ask(backend)
         output = backend.running.output()
-        assert output.count("once with") == len(backend.log(message="once with token=[REDACTED]"))
+        written = backend.log(message="once with token=[REDACTED]")
+        assert output.count("once with") == len(written) == ("CRITICAL" not in work)
         assert len(backend.log(logger="app.access")) == 2
         assert "s3cr3t" not in output
 

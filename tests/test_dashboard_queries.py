@@ -1,12 +1,16 @@
 """Every PromQL query of the Grafana files, run on real Prometheus that scrapes the real service.
 
-The service gets no requests, a counted mix of good, slow and failing ones, and none again.
+The service gets no requests, a counted mix of good, slow and failing ones, and none again. The queries of what Tempo
+derives from spans are in tests/test_trace_queries.py and, without Tempo, in tests/test_span_queries.py.
 """
 
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -25,15 +29,42 @@ from tests.observed import (
 from tests.running import wait_until
 
 PROMQL = [query for query in queries() if query.language == "promql"]
-# What Tempo derives from spans is in tests/test_trace_queries.py.
+OF_SPANS = [query for query in PROMQL if query.from_spans]
 OF_THE_SERVICE = [query for query in PROMQL if not query.from_spans]
+GUARD = re.compile(r" >=? 0\b")  # ` > 0` of `a / (b > 0)`, ` >= 0` after a quantile
 SLO = "slo-overview /"
 SLOW = 10  # so many that one more, by chance, is nearly as many
+NEED_NO_REQUEST = {
+    "backend-service / $instance",
+    "backend-service / Instances up (stat) A",
+    "backend-service / Requests in progress (timeseries) A",
+    "backend-service / CPU (timeseries) A",
+    "backend-service / Memory (timeseries) A",
+    f"{SLO} Availability objective (stat) A",
+    f"{SLO} Latency objective (stat) A",
+}
 
-each_expression = pytest.mark.parametrize("query", PROMQL, ids=lambda query: query.name)
 each_slo = pytest.mark.parametrize(
     ("slo", "budget"), [("Availability", 0.005), ("Latency", 0.05)], ids=str
 )
+
+
+def each_of(found: list[Query]) -> pytest.MarkDecorator:
+    """Return a decorator that runs a test for every one of these queries."""
+    assert found
+    return pytest.mark.parametrize("query", found, ids=[query.name for query in found])
+
+
+def is_quotient(query: Query) -> bool:
+    """Tell whether it would be NaN without requests, 0 / 0, if it had no guard."""
+    return " / " in query.text or "histogram_quantile" in query.text
+
+
+def gives_nothing_without_requests(quiet: Observed, query: Query) -> bool:
+    """Tell whether a query gives nothing only because of its guard: without it, NaN must be there."""
+    unguarded = quiet.samples(replace(query, text=GUARD.sub("", query.text)))
+    assert any(map(math.isnan, unguarded))
+    return quiet.samples(query) == []
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +83,9 @@ def busy(yes_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with observed_service(yes_project, tmp_path_factory.mktemp("busy")) as observed:
         drive(observed, 1)  # a counter's first value is no increase yet
         observed.wait_until_scraped()
+        observed.prometheus.wait_for_scrapes(
+            1
+        )  # a series has a 0 at its start, shortly before its first scrape
         before = Counter(observed.counted)
         observed.started = observed.prometheus.number("max(timestamp(http_requests_total))")
         drive(observed, 15)
@@ -63,31 +97,32 @@ def busy(yes_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield observed
 
 
+@pytest.fixture(scope="module")
+def quiet(busy: Observed) -> Observed:
+    """Return the same when all requests are longer ago than the rates look back."""
+    return replace(busy, started=busy.ended - 2)
+
+
 # --- No requests -------------------------------------------------------------------------------
 
 
-@each_expression
-def test_query_gives_numbers_or_nothing_before_the_first_request(
-    idle: Observed, query: Query
-) -> None:
-    assert all(map(math.isfinite, idle.samples(query)))
+def test_only_what_needs_no_request_is_shown_before_the_first(idle: Observed) -> None:
+    found = {query.name: idle.samples(query) for query in OF_THE_SERVICE}
+    assert {name for name, samples in found.items() if samples} == NEED_NO_REQUEST
+    assert all(map(math.isfinite, chain(*found.values())))
 
 
-@each_expression
-def test_query_gives_numbers_or_nothing_after_the_last_request(
-    busy: Observed, query: Query
+@each_of([query for query in OF_THE_SERVICE if is_quotient(query) and "rate5m" not in query.text])
+def test_quotient_or_quantile_gives_nothing_after_the_last_request(
+    quiet: Observed, query: Query
 ) -> None:
-    rate = f"sum(rate(http_requests_total[{RATE_WINDOW}]))"
-    wait_until(lambda: busy.prometheus.number(rate) == 0, "the rate to be 0")
-    now = time.time()
-    quiet = Observed(busy.url, busy.prometheus, started=now - 3, ended=now)
-    assert all(map(math.isfinite, quiet.samples(query)))
+    assert gives_nothing_without_requests(quiet, query)
 
 
 # --- After a mix of requests -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("query", OF_THE_SERVICE, ids=lambda query: query.name)
+@each_of(OF_THE_SERVICE)
 def test_query_gives_numbers_after_requests(busy: Observed, query: Query) -> None:
     found = busy.samples(query)
     assert found

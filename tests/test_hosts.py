@@ -87,6 +87,12 @@ def test_what_is_mounted_is_relabelled_and_the_engines_socket_is_not(
     assert set(labels.values()) == {"z"}
 
 
+def test_no_volume_has_the_option_that_podman_compose_refuses(yes_project: Path) -> None:
+    overlay = (yes_project / "compose.observability.yml").read_text("utf-8")
+    assert not re.search(r"(?m)^ *- [\w./-]+:/\S*nocopy", overlay)
+    assert overlay.count("{ nocopy: true }") == 7
+
+
 # --- .env, as Compose reads it -----------------------------------------------------------------
 
 
@@ -231,7 +237,9 @@ def test_the_readme_names_the_versions_that_are_refused(yes_project: Path) -> No
 
 
 def test_nothing_asks_for_an_api_that_docker_29_refuses() -> None:
-    found = run(ROOT, "git", "grep", "-nE", r"/v1\.(1[2-9]|[23][0-9]|4[0-3])/").stdout
+    older = r"/v1\.(1[2-9]|[23][0-9]|4[0-3])/"
+    assert re.findall(older, "/v1.12/ /v1.41/ /v1.43/ /v1.44/ /v1.0/") == ["12", "41", "43"]
+    found = run(ROOT, "git", "grep", "-nE", older).stdout
     assert [line for line in found.splitlines() if "test_hosts.py" not in line] == []
 
 

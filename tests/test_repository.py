@@ -35,6 +35,7 @@ def locked(lock: Path) -> dict[str, str]:
 def pins(requirements: list[str]) -> dict[str, str]:
     """Return the version of each requirement, all of which must name one."""
     matches = [PIN.fullmatch(requirement) for requirement in requirements]
+    assert matches
     assert None not in matches, requirements
     return {match[1]: match[2] for match in matches if match}
 

@@ -169,6 +169,7 @@ def test_slowest_route_is_the_slow_one_and_all_routes_are_listed(traced: Traced)
 
 def test_a_route_is_linked_by_its_endpoint(traced: Traced) -> None:
     found = traced.observed.result("trace-explorer / Slowest routes (table) B")
+    assert found
     for series in found:
         assert series["metric"]["span_name"].endswith(f" {series['metric']['endpoint']}")
 
@@ -218,6 +219,8 @@ def test_a_span_leads_to_the_metrics_of_its_route_and_to_the_lines_of_its_servic
     assert to_metrics == {"method": "GET", "endpoint": "/extra/raise"}
     assert to_logs == {"service": "backend"}
     tags = ", ".join(f'{label}="{value}"' for label, value in to_metrics.items())
-    for link in (query for name, query in QUERIES.items() if "tracesToMetrics" in name):
+    links = [query for name, query in QUERIES.items() if "tracesToMetrics" in name]
+    assert len(links) == 2
+    for link in links:
         text = link.rendered(__tags=tags, __rate_interval=traced.observed.window)
         assert traced.observed.prometheus.series(text, time=traced.observed.ended)

@@ -11,39 +11,43 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tests.faults.observe import LOOKED_UP
+from tests.faults.observe import LOOKED_UP, RECOVERY_SECONDS, SLOWER_MS, TIMES_SLOWER
 
 Kept = dict[str, Any]
 
 OUTCOMES = {"passed": "", "failed": "**failed**"}
 
 FAULT_HEADER = (
-    "| service | fault | requests | wrong | p99 | back after: metric, log, trace, service | lost | memory | |",
-    "|---|---|--:|--:|--:|---|---|--:|---|",
+    "| service | fault | requests | wrong | p99 | undisturbed: median, highest "
+    "| recovered after: metric, log, trace, service | lost | memory | |",
+    "|---|---|--:|--:|--:|--:|---|---|--:|---|",
 )
 FIGURE_HEADER = ("| what | figure | |", "|---|---|---|")
 INTRODUCTION = """\
 # Reliability
 
-What was done to a generated project with its stack, and what came of it. `make test-faults` does all of it again and writes
-this page; `make test` does a part of it, and `make test-faults ARGS="-k soak"` one, whose figures then replace the older ones.
+Results of fault injection against the running stack of a generated project. `make test-faults` runs every test again and writes this
+page. `make test` runs a few of them. `make test-faults ARGS="-k soak"` runs a part and replaces the figures of that part only.
 
-{versions}
+{runs}
 
 ## Faults
 
-The backend gets {rate:g} requests per second from a client that does not wait for slow answers, all through the fault and until every
-signal is back. Its p99 when nothing is wrong is {undisturbed:.1f} ms, the median of several times; the highest was {highest:.1f} ms. A fault
-fails if p99 is more than twice the highest, if anything else is answered than without it, if a signal takes 30 s or more to come back, if
-what may not be lost is lost, or if the backend grows by 20 MiB.
+A client sends {rate:g} requests per second to the backend, without waiting for slow responses, during the fault and until every signal
+has recovered. Each run first measures p99 without a fault, over several windows of the same length. A row shows the median and
+the highest of these windows, and the median is what its p99 is compared with: a part that is measured later has windows of its own.
 
-- **wrong**: answers with another status than without the fault, or none at all.
-- **p99**: of all requests since the fault began, and how many times that of the undisturbed run.
-- **back after**: seconds from the end of the fault (from its begin for what happens once: killed, restarted) until a new request is seen in
-  Prometheus, Loki and Tempo, and until the service itself answers.
-- **lost**: of all requests those that never reach Prometheus; of all log lines those that are missing or there twice in Loki; of the
-  requests before the fault those whose trace is gone, of which at most {looked_up} are looked up. In brackets: of as many requests during
-  the fault those that have no trace. They are counted, and raise `SpanExportFailing` when there are too many.
+A fault fails if p99 is more than {slower:g} times the undisturbed median plus {more:g} ms, if any response differs from the response
+without the fault, if a signal takes {recovery:g} s or longer to recover, if data is lost that the fault must not cost, or if the memory
+of the backend grows by 20 MiB.
+
+- **wrong**: responses with another status than without the fault, and requests without a response.
+- **p99**: of all requests since the fault began, and its ratio to the undisturbed median.
+- **recovered after**: seconds from the end of the fault (from its start for killed and restarted) until a new request is
+  in Prometheus, Loki and Tempo, and until the service itself responds.
+- **lost**: requests that never reach Prometheus; log lines that are missing or duplicated in Loki; requests before the fault whose
+  trace is gone (at most {looked_up} are looked up). In parentheses: requests during the fault without a trace, of as many. These are
+  counted, and `SpanExportFailing` fires when there are too many.
 - **memory**: MiB by which the backend grew.
 """
 
@@ -67,14 +71,20 @@ def tests_of(stats: dict[str, list[Any]]) -> dict[str, Kept]:
 
 
 def keep(file: Path, tests: dict[str, Kept], facts: Kept) -> Kept:
-    """Add what a run gave to what is kept, and write the page beside it."""
-    kept: Kept = {"facts": {}, "tests": {}}
+    """Add the results of a run to those that are kept, and write the page beside them.
+
+    A skipped test does not replace a result: the images of an earlier run may be missing now.
+    """
+    kept: Kept = {"machines": {}, "tests": {}}
     if file.exists():
         kept = json.loads(file.read_text(encoding="utf-8"))
-    kept["facts"] |= facts
-    kept["tests"] = dict(sorted((kept["tests"] | tests).items()))
+    new = {n: t for n, t in tests.items() if t["outcome"] in OUTCOMES or n not in kept["tests"]}
+    kept["tests"] = dict(sorted((kept["tests"] | new).items()))
+    kept |= {name: fact for name, fact in facts.items() if name != "machine"}
+    if "machine" in facts:
+        kept["machines"][date.today().isoformat()] = facts["machine"]
     file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    if kept["facts"].keys() >= {"machine", "undisturbed"}:  # else only a part has ever run
+    if kept["machines"]:  # else no test has run that needs the stack
         file.with_suffix(".md").write_text(page(kept), encoding="utf-8")
     return kept
 
@@ -89,7 +99,8 @@ def fault_line(row: Kept, outcome: str) -> str:
     lost += f" ({row['spans']})" if row["spans"] else ""
     return (
         f"| {row['service']} | {row['fault']} | {row['requests']} | {row['wrong']} "
-        f"| {row['p99']:.1f} ms, {row['ratio']:.2f}x | {back} | {lost} "
+        f"| {row['p99']:.1f} ms, {row['p99'] / row['undisturbed']:.2f}x "
+        f"| {row['undisturbed']:.1f}, {row['highest']:.1f} ms | {back} | {lost} "
         f"| {row['memory']:+.1f} | {outcome} |"
     )
 
@@ -112,10 +123,16 @@ def tables(tests: dict[str, Kept]) -> tuple[list[str], list[str]]:
 def page(kept: Kept) -> str:
     """Return the page of what is kept."""
     faults, figures = tables(kept["tests"])
-    facts, days = kept["facts"], sorted({test["day"] for test in kept["tests"].values()})
-    about = f"Run on {' to '.join(dict.fromkeys([days[0], days[-1]]))} on {facts['machine']}."
+    days = {test["day"] for test in kept["tests"].values() if test["outcome"] in OUTCOMES}
+    runs = [
+        f"Run on {day} on {kept['machines'][day]}."
+        for day in sorted(days & kept["machines"].keys())
+    ]
+    limits = {"slower": TIMES_SLOWER, "more": SLOWER_MS, "recovery": RECOVERY_SECONDS}
     lines = [
-        INTRODUCTION.format(versions=about, looked_up=LOOKED_UP, **facts),
+        INTRODUCTION.format(
+            runs="\n\n".join(runs), rate=kept["rate"], looked_up=LOOKED_UP, **limits
+        ),
         *FAULT_HEADER,
         *faults,
     ]

@@ -156,5 +156,8 @@ def test_what_was_stored_is_there_after(
     healthy = time.monotonic() - started
     wait_until(lambda: stored.found(kept), "all that was stored", STORED_SECONDS)
     Stored.make(kept)  # and more can be stored
-    folder = ", the change in Grafana" if "grafana" in kept.services else ""
-    figure(way, f"metrics, trace, log line (once){folder} are kept; healthy after {healthy:.0f} s")
+    signals = observe.can_be_seen(kept)
+    names = {"metric": "metrics", "trace": "trace", "log": "log line (once)"}
+    found = [name for signal, name in names.items() if signal in signals]
+    found += ["the change in Grafana"] if "grafana" in kept.services else []
+    figure(way, f"{', '.join(found)} are kept; healthy after {healthy:.0f} s")
