@@ -201,7 +201,7 @@ def test_make_obs_takes_the_files_that_compose_would(
 # --- Versions ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("compose", ["2.20.0", "v2.20.3", "2.40.3-3", "5.0.1"])
+@pytest.mark.parametrize("compose", ["2.21.0", "v2.21.3", "2.40.3-3", "5.0.1"])
 @pytest.mark.parametrize("api", ["1.41", "1.52"])
 def test_a_docker_that_is_new_enough_is_accepted(
     bake: Bake, docker_says: Callable[[str, str], str], compose: str, api: str
@@ -212,10 +212,10 @@ def test_a_docker_that_is_new_enough_is_accepted(
 @pytest.mark.parametrize(
     ("compose", "api", "said"),
     [
-        ("2.19.1", "1.41", "Docker Compose 2.19.1 is too old: 2.20 or newer"),
-        ("v2.3.3", "1.41", "Docker Compose v2.3.3 is too old: 2.20 or newer"),
-        ("1.29.2", "1.41", "Docker Compose 1.29.2 is too old: 2.20 or newer"),
-        ("2.20.0", "1.40", "The engine's API 1.40 is too old: 1.41 or newer"),
+        ("2.20.3", "1.41", "Docker Compose 2.20.3 is too old: 2.21 or newer"),
+        ("v2.3.3", "1.41", "Docker Compose v2.3.3 is too old: 2.21 or newer"),
+        ("1.29.2", "1.41", "Docker Compose 1.29.2 is too old: 2.21 or newer"),
+        ("2.21.0", "1.40", "The engine's API 1.40 is too old: 1.41 or newer"),
     ],
 )
 def test_an_older_docker_is_refused_in_one_line(
@@ -231,9 +231,9 @@ def test_an_older_docker_is_refused_in_one_line(
 def test_the_readme_names_the_versions_that_are_refused(yes_project: Path) -> None:
     script = (yes_project / "observability/prepare.sh").read_text("utf-8")
     needed = re.findall(r'(?m)^at_least "\$\w+" (\d+) (\d+)', script)
-    assert needed == [("2", "20"), ("1", "41")]
+    assert needed == [("2", "21"), ("1", "41")]
     for page in (yes_project / "README.md", ROOT / "README.md"):
-        assert "Docker 20.10 with Compose 2.20" in page.read_text("utf-8"), page
+        assert "Docker 20.10 with Compose 2.21" in page.read_text("utf-8"), page
 
 
 def test_nothing_asks_for_an_api_that_docker_29_refuses() -> None:

@@ -18,7 +18,7 @@ if [ -n "${FAILS:-}" ]; then
   case "$*" in *"$FAILS"*) echo "$FAILS fails" >&2; exit 14 ;; esac
 fi
 case "$*" in
-  "compose version"*) echo 2.20.0 ;;
+  "compose version"*) echo 2.21.0 ;;
   "version "*) echo 1.41 ;;
   # A setting: this .env has none but the password.
   *"-f - config --images") sed -n 's/.*"${[A-Z_]*:[-+]\(.*\)}\(.*\)".*/\1\2/p' ;;

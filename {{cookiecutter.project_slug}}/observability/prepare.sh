@@ -8,7 +8,7 @@ at_least() { printf '%s\n' "${1#v}" | awk -F . '{exit !($1 > major || $1 == majo
 fail() { echo "$1" >&2 && exit 1; }
 
 compose=$(docker compose version --short)
-at_least "$compose" 2 20 || fail "Docker Compose $compose is too old: 2.20 or newer is needed."
+at_least "$compose" 2 21 || fail "Docker Compose $compose is too old: 2.21 or newer is needed."
 api=$(docker version --format '{{.Server.APIVersion}}')
 at_least "$api" 1 41 || fail "The engine's API $api is too old: 1.41 or newer is needed, which Docker 20.10 has."
 
