@@ -6,6 +6,7 @@ umask 077 # .env has a password
 
 # Matches `    image: ${LOKI_IMAGE:-grafana/loki:3.7.8}`.
 pins=$(sed -n 's/^ *image: ${\([A-Z_]*_IMAGE\):-\([^}]*\)}.*/\1 \2/p' compose.observability.yml | while read -r variable image; do
+  # shellcheck disable=SC2016 # Compose expands the variable
   image=$(printf 'name: a\nservices: {a: {image: "${%s:-%s}"}}' "$variable" "$image" | docker compose -f - config --images)
   image=${image%@*}
   if digest=$(docker image inspect --format '{{index .RepoDigests 0}}' "$image" 2>/dev/null); then

@@ -13,6 +13,7 @@ api=$(docker version --format '{{.Server.APIVersion}}')
 at_least "$api" 1 41 || fail "The engine's API $api is too old: 1.41 or newer is needed, which Docker 20.10 has."
 
 # A fresh clone has no .env, and a copy of .env.example no password. Compose is asked, as others read .env differently.
+# shellcheck disable=SC2016 # Compose expands the variable
 password=$(printf 'name: a\nservices: {a: {image: "${GRAFANA_ADMIN_PASSWORD:+already-}set"}}' | docker compose -f - config --images)
 if [ "$password" = set ]; then
   from=.env
