@@ -43,10 +43,10 @@ def update(project: Path, **answers: str) -> None:
     cruft(project, "update", "--skip-apply-ask", "--variables-to-update", json.dumps(answers))
 
 
-def contents(project: Path) -> dict[str, str]:
-    """Return the text of every file that git and cruft do not own."""
+def contents(project: Path) -> dict[str, bytes]:
+    """Return the content of every file that git and cruft do not own."""
     return {
-        name: (project / name).read_text(encoding="utf-8")
+        name: (project / name).read_bytes()
         for name in tree(project)
         if not name.startswith((".git/", ".cruft.json"))
     }
@@ -71,7 +71,7 @@ def test_a_project_follows_the_template_and_its_answers(project: Path) -> None:
     commit(project.parent / "template")
     update(project)
     changed = contents(project)
-    assert changed == {**created, "compose.yml": created["compose.yml"] + "# New.\n"}
+    assert changed == {**created, "compose.yml": created["compose.yml"] + b"# New.\n"}
 
     update(project, include_observability="no")
     assert "compose.observability.yml" not in contents(project)
