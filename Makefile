@@ -4,7 +4,7 @@ SHELL := /bin/sh
 
 VENV := .venv
 BIN := $(VENV)/bin
-# The generated project's own `make` finds uv here.
+# `make` in a generated project finds uv here.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help
@@ -21,11 +21,11 @@ test: $(VENV)/.installed ## Run all tests; ARGS="-k slug -x" is passed to pytest
 	$(BIN)/pytest -ra $(ARGS)
 
 .PHONY: test-faults
-test-faults: $(VENV)/.installed ## Do to a running stack what may happen to it; writes docs/reliability.md (an hour)
+test-faults: $(VENV)/.installed ## Run fault injection against a running stack; writes docs/reliability.md (an hour)
 	$(BIN)/pytest -ra -m "" tests/faults --report docs/reliability.json $(ARGS)
 
-# The requirements of the service without their versions: of `    "uvicorn[standard]==0.54.0",` it is "uvicorn[standard]".
-# One command installs them all, so that the packages of OpenTelemetry fit together.
+# The requirements of the service without versions: `    "uvicorn[standard]==0.54.0",` becomes "uvicorn[standard]".
+# One command installs all of them, so that the OpenTelemetry packages are compatible with each other.
 NEWEST = starlette $(shell sed -n '/^\[dependency-groups\]/q; s/^    "\(.*\)==.*",$$/"\1"/p' '{{cookiecutter.project_slug}}/backend/pyproject.toml')
 
 .PHONY: test-newest
@@ -38,7 +38,7 @@ test-newest: $(VENV)/.installed ## Run the tests of the backend with the newest 
 	  .venv-newest/bin/pytest -ra tests/test_backend_*.py $(ARGS) || failed=yes; test -z "$$failed"
 
 .PHONY: bench
-bench: $(VENV)/.installed ## Measure what observing costs, and write docs/performance.md; ARGS="http" for a part
+bench: $(VENV)/.installed ## Measure the overhead of observability; writes docs/performance.md; ARGS="http" for a part
 	test -d .venv-bench || $(BIN)/uv venv --quiet .venv-bench
 	$(BIN)/uv pip sync --quiet --python .venv-bench --require-hashes requirements-bench.txt
 	PATH="$(CURDIR)/.venv-bench/bin:$$PATH" .venv-bench/bin/python -m benchmarks $(ARGS)
@@ -51,12 +51,12 @@ lint: $(VENV)/.installed ## Check format, lint and types, and the shell scripts
 	$(BIN)/shellcheck .ci/run scripts/*.sh
 
 .PHONY: format
-format: $(VENV)/.installed ## Format the code and fix what can be fixed
+format: $(VENV)/.installed ## Format the code and apply automatic fixes
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
 .PHONY: lock
-lock: $(VENV)/.installed ## Resolve all dependencies again: of the tests, and of the template
+lock: $(VENV)/.installed ## Update all lock files: of the tests and of the template
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --group dev --output-file requirements-dev.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
@@ -64,13 +64,13 @@ lock: $(VENV)/.installed ## Resolve all dependencies again: of the tests, and of
 	$(BIN)/python scripts/lock.py
 
 .PHONY: audit
-audit: $(VENV)/.installed ## Look for known vulnerabilities in all that is locked
+audit: $(VENV)/.installed ## Check all locked packages for known vulnerabilities
 	for lock in requirements-dev.txt requirements-bench.txt '{{cookiecutter.project_slug}}'/backend/requirements/*.txt; do \
 	  $(BIN)/uv tool run pip-audit==2.10.1 --disable-pip --require-hashes -r "$$lock" || exit 1; \
 	done
 
 .PHONY: clean
-clean: ## Delete the environment and all caches
+clean: ## Delete the virtual environments and all caches
 	rm -rf $(VENV) .venv-bench .venv-newest .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find benchmarks hooks scripts tests '{{cookiecutter.project_slug}}' \
 	  \( -name __pycache__ -o -name '.*_cache' -o -name .venv \) -prune -exec rm -rf {} +

@@ -1,8 +1,8 @@
-"""Finish a generated project: delete what was not asked for, write .env, name the next commands.
+"""Finish a generated project: delete unused features, write .env, print the next commands.
 
-Cookiecutter renders this file and runs it inside the new project; cruft does so again at each
-update. It touches nothing outside that folder, uses no network, and a second run changes nothing.
-The only Jinja is the string literal in main(), so tests can import the file as it is.
+Cookiecutter renders this file and runs it in the new project; cruft runs it again on each update.
+It changes nothing outside that folder, uses no network, and a second run changes nothing.
+The only Jinja is the string literal in main(), so tests can import this file unrendered.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# An optional feature is one row: everything that exists for it alone.
+# Option -> all paths that exist only for it, to delete if the answer is "no".
 FEATURE_PATHS: dict[str, tuple[str, ...]] = {
     "include_observability": (
         "compose.observability.yml",
@@ -27,22 +27,23 @@ FEATURE_PATHS: dict[str, tuple[str, ...]] = {
         "backend/tests/observability",
     ),
 }
+# Matches `GRAFANA_ADMIN_PASSWORD=`.
 EMPTY_PASSWORD = re.compile(r"(?m)^([A-Z_]+_PASSWORD)=$")
 
 
 class StaleTableError(Exception):
-    """FEATURE_PATHS names something that the template does not have."""
+    """FEATURE_PATHS names a path that does not exist in the template."""
 
 
 def remove(project: Path, feature: str, names: Sequence[str]) -> None:
-    """Delete a feature's paths, unless all of them are gone already."""
+    """Delete the paths of a feature; do nothing if none of them exists."""
     missing = [name for name in names if not (project / name).exists()]
     if len(missing) == len(names):
         return
     if missing:
         raise StaleTableError(
-            f"{feature}: {', '.join(missing)}: listed in FEATURE_PATHS of the template's "
-            "hooks/post_gen_project.py but not there; correct the table"
+            f"{feature}: FEATURE_PATHS in the template's hooks/post_gen_project.py lists paths "
+            f"that do not exist: {', '.join(missing)}"
         )
     for name in names:
         path = project / name
@@ -53,25 +54,25 @@ def remove(project: Path, feature: str, names: Sequence[str]) -> None:
 
 
 def write_env(project: Path) -> None:
-    """Write .env, readable by its owner only, with a random value for each empty password."""
+    """Write .env, readable only by its owner, with a random value for each empty password."""
     text = (project / ".env.example").read_text(encoding="utf-8")
     text = EMPTY_PASSWORD.sub(lambda line: f"{line[1]}={secrets.token_urlsafe(24)}", text)
     try:
         descriptor = os.open(project / ".env", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        return  # it holds what its owner has set since
+        return  # keep the user's settings
     with open(descriptor, "w", encoding="utf-8", newline="\n") as env:
         env.write(text)
 
 
 def make_readable(folder: Path) -> None:
-    """Let everybody read what containers mount, whatever the umask is; their users own none of it."""
+    """Make a folder readable for all users, whatever the umask: containers run as other users."""
     for path in (folder, *folder.rglob("*")):
         path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
 
 
 def main() -> int:
-    """Do all of it in the current folder and return the exit code."""
+    """Run all steps in the current folder and return the exit code."""
     answers: dict[str, str] = json.loads(r"""{{ cookiecutter | tojson }}""")
     project = Path.cwd()
     try:
@@ -80,8 +81,8 @@ def main() -> int:
                 remove(project, feature, names)
         if answers["include_observability"] == "yes":
             make_readable(project / "observability")
-        # cruft compares two generated projects, so what is random must not be in them. It adds
-        # _commit to the answers; the Makefile then writes .env when it is first needed.
+        # cruft compares two generated projects, so they must not contain random values. cruft adds
+        # _commit to the answers; in this case the Makefile writes .env later.
         if "_commit" not in answers:
             write_env(project)
     except (StaleTableError, OSError) as error:

@@ -1,8 +1,8 @@
-"""Refuse answers that would generate a broken project, before a file is written.
+"""Reject answers that would generate a broken project, before any file is written.
 
-Cookiecutter renders this file and runs it inside the new, still empty folder. When it fails,
-cookiecutter removes that folder. The only Jinja is the string literal in main(), so the file is
-valid Python without being rendered, and tests import it.
+Cookiecutter renders this file and runs it in the new, empty folder. If it fails, cookiecutter
+deletes that folder. The only Jinja is the string literal in main(), so tests can import this file
+unrendered.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from collections.abc import Callable, Mapping
 
 Answers = Mapping[str, object]
 
-# What cookiecutter.json names the folder when the answer could lead outside the output folder.
-# The answer itself is then in __answered_slug.
+# Replaces an answer that could lead outside the output folder; see cookiecutter.json.
+# __answered_slug then has the original answer.
 SLUG_STAND_IN = "refused-project-slug"
 
-SLUG = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
+SLUG = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")  # my-service
 SLUG_MAX = 50
-PORT = re.compile(r"[1-9][0-9]{0,4}")
+PORT = re.compile(r"[1-9][0-9]{0,4}")  # 8000
 PORT_MAX = 65535
-PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
+PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")  # /api/v1
 PREFIX_MAX = 100
 # First path segments that FastAPI and the metrics endpoint already serve.
 RESERVED_SEGMENTS = ("docs", "redoc", "openapi.json", "metrics")
@@ -42,31 +42,31 @@ STACK_PORTS = (
     "tempo_otlp_grpc_port",
     "tempo_otlp_http_port",
 )
-# Published by the overlay, too, but not asked for; .env can change it.
-FIXED_PORTS = {"9093": "port of Alertmanager"}
+# Also published by the overlay. No question asks for it, but .env can change it.
+FIXED_PORTS = {"9093": "Alertmanager"}
 
 
 def is_slug(value: str) -> bool:
-    """Tell whether a value is valid as Compose project, network, image and package name."""
+    """Return whether a value is a valid name for a Compose project, network, image and package."""
     return len(value) <= SLUG_MAX and SLUG.fullmatch(value) is not None
 
 
 def is_port(value: str) -> bool:
-    """Tell whether a value is a TCP port in plain decimal."""
+    """Return whether a value is a TCP port in decimal digits."""
     return PORT.fullmatch(value) is not None and int(value) <= PORT_MAX
 
 
 def is_prefix(value: str) -> bool:
-    """Tell whether a value is a URL path that routes can be put under."""
+    """Return whether a value is a valid path prefix for routes."""
     if len(value) > PREFIX_MAX or not PREFIX.fullmatch(value):
         return False
     segments = value.split("/")[1:]
-    # Clients resolve "." and ".." themselves, so such a route could never be reached.
+    # Clients resolve "." and "..", so they could never request such a route.
     return segments[0] not in RESERVED_SEGMENTS and not {".", ".."} & set(segments)
 
 
 def is_text(value: str, max_length: int, *, may_be_empty: bool = False) -> bool:
-    """Tell whether a value can stand inside a quoted string of every generated file."""
+    """Return whether a value is safe in the quoted strings of all generated files."""
     return (
         (may_be_empty or value != "")
         and len(value) <= max_length
@@ -77,27 +77,27 @@ def is_text(value: str, max_length: int, *, may_be_empty: bool = False) -> bool:
 
 
 def is_name(value: str) -> bool:
-    """Tell whether a value is usable as the project's or the author's name."""
+    """Return whether a value is a valid name of a project or author."""
     return is_text(value, NAME_MAX)
 
 
 def is_description(value: str) -> bool:
-    """Tell whether a value is usable as the description, which may be empty."""
+    """Return whether a value is a valid description, which may be empty."""
     return is_text(value, DESCRIPTION_MAX, may_be_empty=True)
 
 
 TEXT_RULE = (
-    "printable characters on one line, no blanks around them, none of "
-    f"{' '.join(FORBIDDEN_IN_TEXT)} (a typographic \u2019 is fine)"
+    "printable characters on one line, no leading or trailing space, none of "
+    f"{' '.join(FORBIDDEN_IN_TEXT)} (a typographic \u2019 is allowed)"
 )
 PORT_RULE = f"a number from 1 to {PORT_MAX}, digits only"
 
-# variable -> (test, what is allowed, a good example)
+# variable -> (test, what the value must be, valid example)
 RULES: dict[str, tuple[Callable[[str], bool], str, str]] = {
     "project_name": (is_name, f"1 to {NAME_MAX} {TEXT_RULE}", "My Service"),
     "project_slug": (
         is_slug,
-        f"at most {SLUG_MAX} lower-case letters a-z and digits, a letter first, "
+        f"at most {SLUG_MAX} lower-case letters a-z and digits, starting with a letter, "
         "single hyphens or underscores between them",
         "my-service",
     ),
@@ -112,7 +112,7 @@ RULES: dict[str, tuple[Callable[[str], bool], str, str]] = {
     "backend_api_prefix": (
         is_prefix,
         f"at most {PREFIX_MAX} characters: a slash, then letters, digits and . _ ~ - "
-        "separated by single slashes, no slash at the end, no segment . or .., and not starting "
+        "separated by single slashes, no trailing slash, no segment . or .., and not starting "
         f"with {', '.join('/' + segment for segment in RESERVED_SEGMENTS)}",
         "/api/v1",
     ),
@@ -127,26 +127,26 @@ RULES: dict[str, tuple[Callable[[str], bool], str, str]] = {
 
 
 def shown(value: object) -> str:
-    """Return the value as Python writes it, cut when it is very long."""
+    """Return the repr of a value, truncated if it is very long."""
     text = repr(value)
-    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}... (cut)"
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}... (truncated)"
 
 
 def answered(answers: Answers) -> dict[str, object]:
-    """Return the answers to judge: the slug as it was given, and only the ports that are used."""
+    """Return the answers to check: the original slug, and only the ports that are used."""
     result = {name: answers.get(name) for name in RULES}
     if result["project_slug"] == SLUG_STAND_IN:
         result["project_slug"] = answers.get("__answered_slug", SLUG_STAND_IN)
     if result["include_observability"] == "no":
-        # Cookiecutter asks for the stack's ports anyway. Nothing uses them, so nothing is refused
-        # for them: backend_port=3000 must not clash with the default of a service that is left out.
+        # Cookiecutter asks for the ports of the stack anyway. They are not used, so ignore them:
+        # backend_port=3000 must not conflict with the default port of Grafana.
         for name in STACK_PORTS:
             del result[name]
     return result
 
 
 def find_problems(answers: Answers) -> list[str]:
-    """Return one line for each answer that cannot be used."""
+    """Return one line for each invalid answer."""
     problems = []
     used = answered(answers)
     with_stack = STACK_PORTS[0] in used
@@ -155,25 +155,25 @@ def find_problems(answers: Answers) -> list[str]:
         is_valid, allowed, example = RULES[name]
         if not isinstance(value, str) or not is_valid(value):
             problems.append(
-                f"{name}: {shown(value)} is not allowed; allowed: {allowed}; example: {example}"
+                f"{name}: {shown(value)} is invalid: must be {allowed}; example: {example}"
             )
         elif name.endswith("_port"):
             other = port_taken_by.setdefault(value, name)
             if other != name:
                 problems.append(
-                    f"{name}: {shown(value)} is already the {other}; allowed: {PORT_RULE}, "
-                    f"each only once; example: {example if example != value else int(value) + 1}"
+                    f"{name}: {shown(value)} is already used by {other}: must be {PORT_RULE}, "
+                    f"unique; example: {example if example != value else int(value) + 1}"
                 )
     return problems
 
 
 def main() -> int:
-    """Print every problem at once and return the exit code."""
-    # tojson escapes quotes, newlines and backslashes, so no answer can leave this literal.
+    """Print all problems and return the exit code."""
+    # tojson escapes quotes, newlines and backslashes, so no answer can end this literal.
     problems = find_problems(json.loads(r"""{{ cookiecutter | tojson }}"""))
     if not problems:
         return 0
-    lines = ["", "These answers cannot be used, so nothing was generated:", *problems, ""]
+    lines = ["", "These answers are invalid, so nothing was generated:", *problems, ""]
     sys.stderr.write("\n".join(lines))
     return 1
 

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Make .venv with all that the tests and the demo need, from whatever Python tools are there:
-# uv; else Python with pip; else Debian's bare python3, with pip taken from a Debian package.
+# Creates .venv with everything that the tests and the demo need. Uses the first available of:
+# uv; Python with pip; Debian's python3 without pip, with pip from a Debian package.
 set -eu
 cd "$(dirname "$0")/.."
 
 locks=requirements-dev.txt
 venv=.venv
-# The Makefile puts the environment on the PATH; the uv in it would delete itself.
+# Take .venv off the PATH, where the Makefile puts it: the uv in it would delete itself.
 PATH=${PATH#"$PWD/$venv/bin:"}
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
@@ -17,13 +17,13 @@ fail() {
   exit 1
 }
 
-# The lock file's entry for uv, with its hashes.
+# Prints the lock file's entry for uv, with its hashes.
 lock_of_uv() {
   awk '/^[^ ]/ { in_uv = /^uv==/ } in_uv' "$locks"
 }
 
-# Debian splits pip off python3; its wheel can be run from the package, without installing it.
-# The package lists may be missing or old: then they are read into a folder of our own.
+# Debian has pip in a separate package. Its wheel can run without being installed.
+# If the package lists are missing or outdated, this downloads them to a temporary folder.
 pip_from_debian() (
   cd "$tmp"
   if ! apt-get -qq download python3-pip-whl 2>/dev/null; then
@@ -41,9 +41,9 @@ if command -v uv >/dev/null; then
   uv=uv
 else
   command -v python3 >/dev/null ||
-    fail "Python is missing. Install python3 (3.11 or newer), or uv: https://docs.astral.sh/uv/"
+    fail "python3 not found. Install Python 3.11 or newer, or uv: https://docs.astral.sh/uv/"
   python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-    fail "$(python3 --version) is too old: 3.11 or newer is needed. Install it, or uv: https://docs.astral.sh/uv/"
+    fail "$(python3 --version) is too old: 3.11 or newer is required. Install it, or uv: https://docs.astral.sh/uv/"
   echo "Installing into $venv with pip ..."
   lock_of_uv >"$tmp/uv.txt"
   if python3 -c 'import ensurepip' 2>/dev/null; then
@@ -53,9 +53,9 @@ else
     python3 -m venv --without-pip "$venv"
     pip=$pip/pip
   else
-    fail "Python's pip is missing, and cannot be had from here. Install it: apt install python3-venv"
+    fail "pip not found, and it cannot be downloaded. Install it: apt install python3-venv"
   fi
-  # --no-user: pip fails in an environment where PIP_USER=1 or its configuration asks for user installs.
+  # --no-user: pip fails in a virtual environment if PIP_USER=1 or its configuration enables user installs.
   # shellcheck disable=SC2086 # two words on purpose
   "$venv/bin/python" $pip install --quiet --no-user --disable-pip-version-check --require-hashes -r "$tmp/uv.txt"
   uv=$venv/bin/uv

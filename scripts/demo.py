@@ -1,7 +1,7 @@
-"""Generates a demo project, starts it, and follows one request through it: ``make demo``.
+"""Generate a demo project, start it, and follow one request through it: ``make demo``.
 
-In containers where an engine answers, else without. The backend itself shows the request's metric,
-span and log line; obs-check then finds them in the services that run.
+Uses containers if Docker is available. The backend itself shows the metric, span and log line of
+the request; obs-check then finds them in the running services.
 """
 
 import json
@@ -28,7 +28,7 @@ SLUG = "observability-demo"
 ITEMS = "/api/v1/items"
 WAIT_SECONDS = 60.0
 TRAFFIC_SECONDS = 30
-# Variables of .env, with the default of each.
+# Variable in .env -> default.
 PORTS = {
     "BACKEND_PORT": 8000,
     "GRAFANA_PORT": 3000,
@@ -39,7 +39,7 @@ PORTS = {
     "TEMPO_OTLP_GRPC_PORT": 4317,
     "TEMPO_OTLP_HTTP_PORT": 4318,
 }
-# Hop of obs-check -> the services without which it cannot be there.
+# Hop of obs-check -> the services that it requires.
 HOPS = {
     "prometheus": {"prometheus"},
     "exemplar": {"prometheus"},
@@ -62,7 +62,7 @@ def main() -> int:
             print(f"Starting it without containers, because {problem}.", flush=True)
             with on_this_machine(project) as (url, output):
                 follow(url, output)
-            print(f"\nGo on with it:  cd {shown} && make obs-dev")
+            print(f"\nStart it again:  cd {shown} && make obs-dev")
         else:
             services = in_containers(project)
             print(f"\nStop it:  cd {shown} && make obs-down")
@@ -75,7 +75,7 @@ def main() -> int:
 
 
 def generate() -> Path:
-    """Generate the project, over an older one if there is one, and return its folder."""
+    """Generate the project, or update an existing one, and return its folder."""
     answers = {"project_name": "Observability Demo", "project_slug": SLUG}
     is_new = not (FOLDER / SLUG).exists()
     project = Path(
@@ -97,7 +97,7 @@ def generate() -> Path:
 
 
 def free_port(wanted: int) -> int:
-    """Return this loopback port, or another where something listens on it."""
+    """Return this loopback port, or a free one if it is in use."""
     with socket.socket() as probe:
         probe.settimeout(1)
         if probe.connect_ex(("127.0.0.1", wanted)) != 0:
@@ -108,10 +108,10 @@ def free_port(wanted: int) -> int:
 
 
 def in_containers(project: Path) -> list[str]:
-    """Start every service whose image can be had, follow a request, and return the services."""
+    """Start each service whose image is available, follow a request, and return the services."""
     services, missing = split_services(project, OVERLAY)
     for service, image in missing.items():
-        print(f"Left out: {service}, because the image {image} cannot be had.", flush=True)
+        print(f"Skipped: {service}, because the image {image} is not available.", flush=True)
     command = compose(OVERLAY)
     up = [*command, "up", "--build", "--detach", "--wait", *services]
     subprocess.run(up, cwd=project, check=True)
@@ -122,17 +122,17 @@ def in_containers(project: Path) -> list[str]:
 
     follow(address(project, "backend", 8000), output)
     hops = [hop for hop, needed in HOPS.items() if needed <= set(services)]
-    print("\nobs-check, for the services that run:", flush=True)
+    print("\nobs-check, for the running services:", flush=True)
     run = [*command, "run", "--rm", "--no-deps", "obs-check", "python"]
     subprocess.run([*run, "/check/obs_check.py", *hops], cwd=project, check=True)
-    print("\nobs-traffic, so that the dashboards show something:", flush=True)
+    print("\nobs-traffic, to fill the dashboards:", flush=True)
     traffic = [*run, "/check/traffic.py", f"--seconds={TRAFFIC_SECONDS}"]
     subprocess.run(traffic, cwd=project, check=True)
     return services
 
 
 def address(project: Path, service: str, port: int) -> str:
-    """Return where a service that runs is published."""
+    """Return the URL on which a running service is published."""
     command = [*compose(OVERLAY), "port", service, str(port)]
     done = subprocess.run(command, cwd=project, check=True, capture_output=True, text=True)
     return f"http://{done.stdout.strip()}"
@@ -140,9 +140,9 @@ def address(project: Path, service: str, port: int) -> str:
 
 @contextmanager
 def on_this_machine(project: Path) -> Iterator[tuple[str, Output]]:
-    """Run ``make obs-dev`` while the block runs; yield its address and what it prints."""
+    """Run ``make obs-dev`` while the block runs; yield its URL and a function for its output."""
     settings = dict(line.split("=", 1) for line in env_lines(project))
-    subprocess.run(["make", "backend/.venv/.installed"], cwd=project, check=True)  # takes its time
+    subprocess.run(["make", "backend/.venv/.installed"], cwd=project, check=True)  # not timed
     log = project / "obs-dev.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
@@ -155,23 +155,23 @@ def on_this_machine(project: Path) -> Iterator[tuple[str, Output]]:
     try:
         yield f"http://127.0.0.1:{settings['BACKEND_PORT']}", lambda: log.read_text("utf-8")
     except TimeoutError as error:
-        raise TimeoutError(f"{error}; {log} ends:\n{log.read_text('utf-8')[-2000:]}") from error
+        raise TimeoutError(f"{error}; end of {log}:\n{log.read_text('utf-8')[-2000:]}") from error
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait()
 
 
 def env_lines(project: Path) -> list[str]:
-    """Return the lines of .env that set something."""
+    """Return the lines of .env that set a variable."""
     lines = (project / ".env").read_text("utf-8").splitlines()
     return [line for line in lines if "=" in line and not line.startswith("#")]
 
 
 def follow(url: str, output: Output) -> None:
-    """Make one request and print its metric, span and log line, which share its trace id.
+    """Send one request and print its metric, span and log line, which share its trace id.
 
     Raises:
-        TimeoutError: one of them does not show up.
+        TimeoutError: one of them was not found in time.
     """
     trace_id = uuid.uuid4().hex
     headers = {"traceparent": f"00-{trace_id}-{uuid.uuid4().hex[:16]}-01"}
@@ -185,23 +185,23 @@ def follow(url: str, output: Output) -> None:
 
 
 def find_metric(url: str, trace_id: str) -> str | None:
-    """Return the line of /metrics that has the trace id as its exemplar."""
+    """Return the line of /metrics that has the trace id in its exemplar."""
     accept = {"accept": "application/openmetrics-text"}
     lines = requests.get(f"{url}/metrics", headers=accept, timeout=5).text.splitlines()
     return next((line for line in lines if trace_id in line), None)
 
 
 def find_line(output: Output, trace_id: str, member: str) -> str | None:
-    """Return the JSON line with the trace id that has a certain member."""
+    """Return the JSON line that has the trace id and this member."""
     lines = (line for line in output().splitlines() if trace_id in line)
     return next((line for line in lines if member in json.loads(line)), None)
 
 
 def wait_for(what: str, find: Callable[[], Any]) -> Any:
-    """Return what ``find`` finds, tried until the time is over.
+    """Call ``find`` until it returns a true value, and return that value.
 
     Raises:
-        TimeoutError: it found nothing.
+        TimeoutError: it found nothing within `WAIT_SECONDS`.
     """
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
@@ -211,7 +211,7 @@ def wait_for(what: str, find: Callable[[], Any]) -> Any:
         except OSError:
             pass
         time.sleep(0.2)
-    raise TimeoutError(f"{what} did not show up within {WAIT_SECONDS:g} s")
+    raise TimeoutError(f"timed out after {WAIT_SECONDS:g} s waiting for {what}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the container engine of this machine can do, asked with its own command-line program."""
+"""Query Docker on this machine with its command line."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ PULL_SECONDS = 300
 
 
 def engine_problem() -> str | None:
-    """Return why no container can be started here, or None if one can."""
+    """Return why containers cannot start on this machine, or None if they can."""
     if not shutil.which("docker"):
         return "the program docker is missing"
     for command in (["docker", "info"], ["docker", "compose", "version"]):
@@ -24,7 +24,7 @@ def engine_problem() -> str | None:
 
 @cache
 def has_image(name: str) -> bool:
-    """Tell whether an image is here or can be pulled."""
+    """Return whether an image exists on this machine or can be pulled."""
     inspect = ["docker", "image", "inspect", name]
     if subprocess.run(inspect, capture_output=True, check=False).returncode == 0:
         return True
@@ -50,7 +50,7 @@ def configuration(project: Path, files: list[str]) -> dict[str, Any]:
 
 
 def split_services(project: Path, files: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Return the services that can be started here, and those that cannot with their image."""
+    """Return the services that can start here, and the others with their missing image."""
     services = {
         name: service
         for name, service in configuration(project, files)["services"].items()

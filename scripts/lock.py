@@ -1,7 +1,7 @@
-"""Resolve the template's dependencies again: ``make lock`` runs this.
+"""Update the lock files of the template: ``make lock`` runs this.
 
-The template's lock files cannot be compiled in place, for backend/pyproject.toml is rendered. So a
-project is generated, its own ``make lock`` run, and the result copied back.
+uv cannot read the template's backend/pyproject.toml before it is rendered. So this generates a
+project, runs ``make lock`` there, and copies the lock files back.
 """
 
 import re
@@ -14,13 +14,15 @@ from cookiecutter.main import cookiecutter
 ROOT = Path(__file__).parent.parent
 LOCKS = ROOT / "{{cookiecutter.project_slug}}" / "backend" / "requirements"
 
-# FastAPI requires this package, also where nothing is observed. Without an entry it is still
-# installed, at the newest version that fits; the overlay's lock file has the entry.
+# FastAPI requires this package even without observability. Without an entry, the newest compatible
+# version is installed; the overlay's lock file has the entry. Matches:
+# opentelemetry-api==1.45.1 \
+#     --hash=sha256:...
 OVERLAY_ONLY = re.compile(r"(?m)^opentelemetry-api==.*\n(?:    --hash.*\n)+")
 
 
 def main() -> None:
-    """Compile the locks of a generated project and copy them into the template."""
+    """Update the lock files in a generated project and copy them to the template."""
     with tempfile.TemporaryDirectory() as folder:
         project = cookiecutter(str(ROOT), no_input=True, default_config=True, output_dir=folder)
         subprocess.run(["make", "-C", project, "lock"], check=True)

@@ -86,7 +86,7 @@ def test_the_alert_test_raises_an_alert_and_clears_it(stack: Stack) -> None:
     assert done.returncode == 0, done.stdout
     assert re.findall(r"(?m)^ok    (.+?) +\d+\.\d\d s  ", done.stdout) == STEPS
     assert "BackendErrorBudgetBurn1h is firing" in done.stdout
-    assert "it has the alert and tells nobody" in done.stdout
+    assert "it has the alert, and sends no notification" in done.stdout
 
 
 def test_the_alert_test_says_what_is_missing(stack: Stack) -> None:
@@ -94,4 +94,4 @@ def test_the_alert_test_says_what_is_missing(stack: Stack) -> None:
     done = stack.run("run", "--rm", "--no-deps", elsewhere, *ALERT_TEST, check=False)
     assert done.returncode == 1
     assert re.findall(r"(?m)^(?:ok|FAIL)  ", done.stdout) == ["FAIL  "]
-    assert "no answer from http://127.0.0.1:1/api/v1/alerts" in done.stdout
+    assert "no response from http://127.0.0.1:1/api/v1/alerts" in done.stdout

@@ -149,25 +149,25 @@ BROKEN: dict[str, tuple[str, Callable[[Path], bytes]]] = {
     "garbage after its end": ("damaged", lambda path: path.read_bytes() + b"garbage"),
     "more after its end": ("damaged", lambda p: p.read_bytes() + gzip.compress(b"x" * 20_000)),
     "itself once more": ("damaged", lambda path: path.read_bytes() * 2),
-    "two manifests": ("after its manifest", remade(lambda all_: all_.append(all_[-1]))),
-    "a file after the manifest": ("after its manifest", remade(lambda m: m.append(nothing("a/x")))),
+    "two manifests": ("follows the manifest", remade(lambda all_: all_.append(all_[-1]))),
+    "a file after the manifest": ("follows the manifest", remade(lambda m: m.append(nothing("a/x")))),
     "no checksums": ("incomplete", in_manifest(lambda manifest: manifest.pop("sha256"))),
     "no date": ("incomplete", in_manifest(lambda m: m.update(created="\x1b[2J"))),
     "a list as manifest": ("incomplete", remade(lambda m: m.append((m.pop()[0], b"[]")))),
     "a deep manifest": ("incomplete", remade(lambda m: m.append((m.pop()[0], b"[" * 99_999)))),
     "a folder as manifest": (
-        "no file or folder of a volume",
+        "is not a file or folder of a volume",
         remade(lambda m: m.insert(0, nothing("manifest.json", tarfile.DIRTYPE))),
     ),
-    "a file twice": ("'a/one' is in it twice", remade(lambda m: m.insert(-1, nothing("a/one")))),
+    "a file twice": ("'a/one' is a duplicate", remade(lambda m: m.insert(-1, nothing("a/one")))),
     "a file as folder": ("checksums differ", remade(lambda m: m.insert(-1, nothing("a/one/x")))),
-    "a folder as file": ("'a/deep' is in it twice", remade(lambda m: m.insert(-1, nothing("a/deep")))),
-    "a volume as file": ("'b' is in it twice", remade(lambda m: m.insert(-1, nothing("b")))),
-    "dots": ("no file or folder of a volume", remade(lambda m: m.insert(-1, nothing("a/./x")))),
-    "outside": ("no file or folder of a volume", remade(lambda m: m.insert(-1, nothing("a/../../x")))),
-    "a link": ("no file or folder of a volume", remade(lambda m: m.insert(-1, nothing("a/x", tarfile.SYMTYPE)))),
-    "a hard link": ("no file or folder of a volume", remade(lambda m: m.insert(-1, nothing("a/x", tarfile.LNKTYPE)))),
-    "a device": ("no file or folder of a volume", remade(lambda m: m.insert(-1, nothing("a/x", tarfile.BLKTYPE)))),
+    "a folder as file": ("'a/deep' is a duplicate", remade(lambda m: m.insert(-1, nothing("a/deep")))),
+    "a volume as file": ("'b' is a duplicate", remade(lambda m: m.insert(-1, nothing("b")))),
+    "dots": ("is not a file or folder of a volume", remade(lambda m: m.insert(-1, nothing("a/./x")))),
+    "outside": ("is not a file or folder of a volume", remade(lambda m: m.insert(-1, nothing("a/../../x")))),
+    "a link": ("is not a file or folder of a volume", remade(lambda m: m.insert(-1, nothing("a/x", tarfile.SYMTYPE)))),
+    "a hard link": ("is not a file or folder of a volume", remade(lambda m: m.insert(-1, nothing("a/x", tarfile.LNKTYPE)))),
+    "a device": ("is not a file or folder of a volume", remade(lambda m: m.insert(-1, nothing("a/x", tarfile.BLKTYPE)))),
 }  # fmt: skip
 
 
@@ -201,7 +201,7 @@ def test_a_manifest_that_would_fill_the_memory_is_not_read(
     archive: ModuleType, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archive, "MANIFEST_MAX", 100)
-    with pytest.raises(archive.Rejected, match=r"'manifest\.json' in it is no file"):
+    with pytest.raises(archive.Rejected, match=r"'manifest\.json' is not a file"):
         archive.verify(saved, "mine", VOLUMES)
 
 
@@ -216,7 +216,7 @@ def test_nothing_is_deleted_where_the_archive_would_not_fit(
         file.unlink()
     before = contents(archive.VOLUMES)
     monkeypatch.setattr(os, "statvfs", disk(4))
-    with pytest.raises(archive.Rejected, match="not enough space for it: 2 MiB are missing"):
+    with pytest.raises(archive.Rejected, match="not enough disk space: it requires 2 MiB more"):
         archive.restore(saved, size)
     assert contents(archive.VOLUMES) == before
     monkeypatch.setattr(os, "statvfs", disk(1000))

@@ -180,5 +180,5 @@ def test_make_refuses_an_old_python_before_it_makes_anything(bake: Bake, tmp_pat
     old.chmod(0o755)
     result = run(project, "make", "test", path=f"{tmp_path}{os.pathsep}{os.defpath}")
     assert result.returncode == 2
-    assert "Python 3.10.9 is too old: 3.11 or newer is needed." in result.stdout
+    assert "Python 3.10.9 is too old: 3.11 or newer is required." in result.stdout
     assert not (project / "backend/.venv").exists()

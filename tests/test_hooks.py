@@ -64,7 +64,7 @@ def test_every_question_has_a_rule_that_accepts_its_example() -> None:
 )
 def test_refuses(variable: str, value: object) -> None:
     [problem] = pre.find_problems({**GOOD, variable: value})
-    assert problem.startswith(f"{variable}: {value!r} is not allowed; allowed: ")
+    assert problem.startswith(f"{variable}: {value!r} is invalid: must be ")
     assert "\n" not in problem
 
 
@@ -88,7 +88,7 @@ def test_accepts(variable: str, value: str) -> None:
 
 def test_a_port_can_be_used_once() -> None:
     [problem] = pre.find_problems({**GOOD, "loki_port": GOOD["backend_port"]})
-    assert problem.startswith("loki_port: '8000' is already the backend_port; allowed: ")
+    assert problem.startswith("loki_port: '8000' is already used by backend_port: must be ")
 
 
 def test_ports_of_a_stack_that_is_left_out_do_not_matter() -> None:
@@ -99,7 +99,7 @@ def test_ports_of_a_stack_that_is_left_out_do_not_matter() -> None:
 def test_the_slug_is_judged_as_it_was_answered() -> None:
     answers = {**GOOD, "project_slug": pre.SLUG_STAND_IN, "__answered_slug": "../x"}
     [problem] = pre.find_problems(answers)
-    assert problem.startswith("project_slug: '../x' is not allowed")
+    assert problem.startswith("project_slug: '../x' is invalid")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_the_slug_is_judged_as_it_was_answered() -> None:
 def test_refuses_a_long_value_and_shows_its_start(variable: str, length: int) -> None:
     [problem] = pre.find_problems({**GOOD, variable: "x" * length})
     assert problem.startswith(f"{variable}: 'xxx")
-    assert "xxx... (cut) is not allowed" in problem
+    assert "xxx... (truncated) is invalid" in problem
     assert len(problem) < 500
 
 
@@ -116,7 +116,7 @@ def test_problems_are_printed_at_once_one_on_a_line(tmp_path: Path) -> None:
     answers = {**GOOD, "author": 'a"""\n\\', "project_slug": "\u2028", "backend_port": "x"}
     result = run_hook("pre_gen_project.py", tmp_path, answers)
     assert result.returncode == 1
-    named = [line.split(":")[0] for line in result.stderr.splitlines() if " allowed: " in line]
+    named = [line.split(":")[0] for line in result.stderr.splitlines() if " must be " in line]
     assert named == ["project_slug", "author", "backend_port"]
 
 

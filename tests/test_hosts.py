@@ -215,7 +215,7 @@ def test_a_docker_that_is_new_enough_is_accepted(
         ("2.20.3", "1.41", "Docker Compose 2.20.3 is too old: 2.21 or newer"),
         ("v2.3.3", "1.41", "Docker Compose v2.3.3 is too old: 2.21 or newer"),
         ("1.29.2", "1.41", "Docker Compose 1.29.2 is too old: 2.21 or newer"),
-        ("2.21.0", "1.40", "The engine's API 1.40 is too old: 1.41 or newer"),
+        ("2.21.0", "1.40", "Docker's API 1.40 is too old: 1.41 or newer"),
     ],
 )
 def test_an_older_docker_is_refused_in_one_line(

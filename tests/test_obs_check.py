@@ -88,7 +88,7 @@ def test_an_answer_of_another_shape_fails_its_hop_and_not_the_program(
     output = capsys.readouterr().out
     lines = [line.split() for line in output.splitlines()]
     assert [line[1] for line in lines if line[0] == "FAIL"] == HOPS
-    assert "came instead: an unexpected answer: " in output
+    assert "got:          an unexpected response: " in output
     assert output.count("likely cause: ") == len(HOPS)
 
 
@@ -110,5 +110,5 @@ def test_a_request_is_found_also_behind_a_root_path(
                 check=False,
             )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "http_requests_total went from 0 to 1" in done.stdout
-    assert "leads to trace" in done.stdout
+    assert "http_requests_total increased from 0 to 1" in done.stdout
+    assert "has an exemplar of trace" in done.stdout

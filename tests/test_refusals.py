@@ -66,13 +66,13 @@ def test_refuses_and_leaves_nothing_behind(
     with pytest.raises(FailedHookException):
         bake(output_dir, **answers)
     lines = [line for line in capfd.readouterr().err.splitlines() if line]
-    assert lines[0] == "These answers cannot be used, so nothing was generated:"
+    assert lines[0] == "These answers are invalid, so nothing was generated:"
     shown = dict(line.split(": ", 1) for line in lines[1:])
     assert len(shown) == len(lines) - 1
     assert list(shown) == list(expected)
     for variable, value in expected.items():
         assert shown[variable].startswith(f"{value} is ")
-        assert "; allowed: " in shown[variable]
+        assert ": must be " in shown[variable]
     assert [path.name for path in tmp_path.rglob("*")] == ["outer", "inner"]
 
 
@@ -93,7 +93,7 @@ def test_refuses_another_include_observability_in_a_replay(
     options = {"no_input": False, "extra_context": None, "replay": str(replay)}
     with pytest.raises(FailedHookException):
         bake(tmp_path, options=options)
-    assert "\ninclude_observability: 'maybe' is not allowed; allowed: yes or no" in (
+    assert "\ninclude_observability: 'maybe' is invalid: must be yes or no" in (
         capfd.readouterr().err
     )
     assert list(tmp_path.iterdir()) == [replay]

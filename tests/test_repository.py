@@ -215,8 +215,8 @@ def test_make_lists_every_target() -> None:
 @pytest.mark.parametrize(
     ("python", "message"),
     [
-        (None, "Python is missing. Install python3 (3.11 or newer)"),
-        (OLD_PYTHON, "Python 3.10.9 is too old: 3.11 or newer is needed."),
+        (None, "python3 not found. Install Python 3.11 or newer"),
+        (OLD_PYTHON, "Python 3.10.9 is too old: 3.11 or newer is required."),
         ('case "$2" in *ensurepip*) exit 1; esac', "Install it: apt install python3-venv"),
     ],
     ids=["no python", "old python", "no pip"],

@@ -122,7 +122,7 @@ def test_a_backup_is_for_its_owner_only_and_leaves_the_stack_running(
     assert [path.name for path in archive.parent.glob("saved*")] == ["saved.tar.gz"]
     secured.wait_for_health("healthy", secured.services)
     again = make(secured, "obs-backup", "FILE=saved.tar.gz")
-    assert (again.returncode, "saved.tar.gz exists" in again.stdout) == (2, True)
+    assert (again.returncode, "saved.tar.gz already exists" in again.stdout) == (2, True)
 
 
 def test_an_archive_has_every_volume_but_the_services_own(secured: Stack, archive: Path) -> None:
@@ -218,9 +218,9 @@ def flipped(data: bytes) -> bytes:
 
 
 BROKEN: dict[str, tuple[str, Callable[[Path], bytes]]] = {
-    "empty": ("no archive at all", lambda path: b""),
-    "text": ("no archive at all", lambda path: b"not an archive\n" * 100),
-    "other compressed": ("no archive at all", lambda path: gzip.compress(b"x" * 2000)),
+    "empty": ("not an archive", lambda path: b""),
+    "text": ("not an archive", lambda path: b"not an archive\n" * 100),
+    "other compressed": ("not an archive", lambda path: gzip.compress(b"x" * 2000)),
     "cut short": ("is rejected", lambda path: path.read_bytes()[:-1000]),
     "cut in half": ("is rejected", lambda path: path.read_bytes()[: path.stat().st_size // 2]),
     "one bit": ("is rejected", lambda path: flipped(path.read_bytes())),
@@ -245,8 +245,8 @@ BROKEN: dict[str, tuple[str, Callable[[Path], bytes]]] = {
         "volumes: expected",
         lambda path: rewritten(path, in_manifest('"loki-data",', "")),
     ),
-    "paths outside": ("no file or folder of a volume", lambda path: rewritten(path, moved)),
-    "links": ("no file or folder of a volume", lambda path: rewritten(path, linked)),
+    "paths outside": ("is not a file or folder of a volume", lambda path: rewritten(path, moved)),
+    "links": ("is not a file or folder of a volume", lambda path: rewritten(path, linked)),
 }
 
 

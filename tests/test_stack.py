@@ -244,7 +244,7 @@ def test_obs_check_says_what_is_missing(stack: Stack) -> None:
         stack.wait_for_health("healthy", ["prometheus"])
     assert done.returncode == 1
     assert "FAIL  prometheus" in done.stdout
-    assert "no answer from http://prometheus:9090" in done.stdout
+    assert "no response from http://prometheus:9090" in done.stdout
     assert "likely cause: it is not running" in done.stdout
 
 

@@ -77,4 +77,4 @@ def test_what_has_no_bound_is_refused(option: str) -> None:
 def test_a_backend_that_does_not_run_is_named() -> None:
     done = traffic("http://127.0.0.1:9")
     assert done.returncode == 1
-    assert done.stderr == "No answer from http://127.0.0.1:9: make obs-up starts it.\n"
+    assert done.stderr == "No response from http://127.0.0.1:9. Start it: make obs-up\n"

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Saves, restores or deletes the data of the stack, never that of the service:
+# Backs up, restores or deletes the data of the stack, never of the service:
 #   make obs-backup FILE=stack.tar.gz, make obs-restore FILE=stack.tar.gz, make obs-clean
-# COMPOSE: the docker compose command with its files.
-# shellcheck disable=SC2086 # lists are split into words on purpose; names in Compose have no blanks
+# COMPOSE: docker compose with its -f options.
+# shellcheck disable=SC2086 # word splitting is intended; names in Compose have no spaces
 set -eu
-trap 'exit 130' HUP INT TERM # runs the trap on EXIT, too
+trap 'exit 130' HUP INT TERM # also runs the EXIT trap
 
 command=$1
 file=${2:-}
@@ -12,7 +12,7 @@ folder=$(cd "$(dirname "$file")" && pwd)
 path=$folder/$(basename "$file")
 here=$(cd "$(dirname "$0")" && pwd)
 
-# Not in pipes, which hide that a command on their left fails.
+# Not in pipes, which hide errors of the left command.
 config=$($COMPOSE config --format json)
 core="docker compose -f compose.yml"
 both="$core -f compose.observability.yml"
@@ -21,6 +21,7 @@ all_volumes=$($both config --volumes)
 core_services=$($core config --services)
 all_services=$($both config --services)
 
+# "name": "my-service",
 project=$(printf '%s\n' "$config" | sed -n 's/^  "name": "\(.*\)",$/\1/p')
 volumes=$(printf '%s\n' "$all_volumes" | grep -vxF "$core_volumes" | sort)
 services=$(printf '%s\n' "$all_services" | grep -vxF "$core_services" | sort)
@@ -29,15 +30,15 @@ fail() { echo "$1" >&2 && exit 1; }
 
 # confirm "changed" "question": exits unless the answer is yes.
 confirm() {
-  printf '%s\nType yes to go on: ' "$2"
+  printf '%s\nType yes to continue: ' "$2"
   read -r answer || answer=
   [ "$answer" = yes ] || { echo "Nothing was $1." && exit 1; }
 }
 
-# A mount is a line of CSV, so that a path can have colons, commas and quotes.
+# --mount reads CSV, so a path can contain colons, commas and quotes.
 mount() { printf 'type=bind,"source=%s",target=%s,readonly' "$(printf %s "$1" | sed 's/"/""/g')" "$2"; }
 
-# archive write|verify|restore options of docker run...
+# archive write|verify|restore [docker run options]
 archive() {
   step=$1
   shift
@@ -47,8 +48,8 @@ archive() {
     "$@" "$image" python /archive.py "$step" "$project" $volumes
 }
 
-# Makes volumes that are missing, as Compose would, and stops what writes to them, so that their files fit together.
-# The backend goes on, and its log is read afterwards. Sets $mounts, with the suffix $1 for each volume.
+# Creates missing volumes, as Compose would, and stops the services that write to them, so that the files are
+# consistent. The backend keeps running; its log is read afterwards. Sets $mounts, with suffix $1 per volume.
 prepare_volumes() {
   mounts=
   for volume in $volumes; do
@@ -63,12 +64,12 @@ prepare_volumes() {
 if [ "$command" = clean ]; then
   existing=$(docker volume ls --quiet)
   present=$(for volume in $volumes; do printf '%s\n' "$existing" | grep -xF "${project}_$volume" || true; done)
-  [ -n "$present" ] || { echo "Nothing to delete: $project has stored no metrics, logs or traces." && exit 0; }
-  confirm deleted "This stops the stack of $project, but not the service, and deletes these volumes for good:
+  [ -n "$present" ] || { echo "Nothing to delete: $project has no metrics, logs or traces." && exit 0; }
+  confirm deleted "This stops the stack of $project, but not the service, and permanently deletes these volumes:
 $(printf '  %s\n' $present)"
   $COMPOSE rm --stop --force $services
   docker volume rm $present >/dev/null
-  echo "Deleted. make obs-up starts the stack again."
+  echo "Deleted. To start the stack again: make obs-up"
   exit
 fi
 
@@ -78,8 +79,8 @@ writers=$(printf '%s\n' "$running" | grep -xF "$services" || true)
 docker image inspect "$image" >/dev/null 2>&1 || fail "The image $image is missing. Run make obs-up once."
 
 if [ "$command" = backup ]; then
-  [ ! -e "$path" ] || fail "$file exists. Give another name: make obs-backup FILE=..."
-  umask 077 # it has log entries
+  [ ! -e "$path" ] || fail "$file already exists. Choose another name: make obs-backup FILE=..."
+  umask 077 # the backup contains logs
   part=$path.part
   prepare_volumes :ro
   archive write --cap-add DAC_READ_SEARCH $mounts >"$part"
@@ -87,9 +88,9 @@ if [ "$command" = backup ]; then
   mv "$part" "$path"
   echo "Wrote $file."
 else
-  [ -f "$path" ] || fail "There is no file $file."
+  [ -f "$path" ] || fail "File not found: $file"
   archive verify --cap-add DAC_READ_SEARCH --mount "$(mount "$path" /archive)"
-  confirm changed "This stops the stack of $project and replaces all that is in these volumes:
+  confirm changed "This stops the stack of $project and replaces all data in these volumes:
 $(printf "  ${project}_%s\n" $volumes)"
   part=
   prepare_volumes ''

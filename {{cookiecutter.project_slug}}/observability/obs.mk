@@ -1,6 +1,6 @@
-# Targets for the stack of compose.observability.yml, added to the Makefile's own.
+# Targets for compose.observability.yml; the Makefile includes this file.
 
-# The files that plain docker compose takes, with the overlay after compose.yml.
+# The files of plain docker compose, with the overlay after compose.yml.
 OVERRIDE := $(firstword $(wildcard $(foreach name,compose docker-compose,$(name).override.yml $(name).override.yaml)))
 COMPOSE_FILES := $(subst ;, ,$(subst :, ,$(call setting,COMPOSE_FILE,compose.yml:$(OVERRIDE))))
 FILES := compose.yml compose.observability.yml
@@ -18,7 +18,7 @@ obs-prepare:
 build:: obs-prepare
 	$(OBS_COMPOSE) build
 
-# start.sh makes the token's file, without which promtool rejects the configuration.
+# promtool rejects the configuration without the token file, which start.sh writes.
 check-config:: obs-prepare
 	$(OBS_COMPOSE) config --quiet
 	$(OBS_COMPOSE) run --rm --no-deps --entrypoint sh prometheus -c \
@@ -33,7 +33,7 @@ obs-up: obs-prepare ## Start the service with metrics, logs, traces and dashboar
 	@echo "Grafana: http://$$($(OBS_COMPOSE) port grafana 3000)"
 
 .PHONY: obs-down
-obs-down: obs-prepare ## Stop and remove all containers; the data stays
+obs-down: obs-prepare ## Stop and remove all containers; keep the data
 	$(OBS_COMPOSE) down
 
 .PHONY: obs-logs
@@ -41,42 +41,42 @@ obs-logs: obs-prepare ## Follow the logs of all containers
 	$(OBS_COMPOSE) logs --follow --tail 100
 
 .PHONY: obs-status
-obs-status: obs-prepare ## Show health, address and disk use of each service
+obs-status: obs-prepare ## Show health, address and disk usage of each service
 	@COMPOSE="$(OBS_COMPOSE)" sh observability/status.sh
 
-# In the backend's image, which nobody can pull.
+# The backend's image cannot be pulled.
 CHECK = docker image inspect $$($(OBS_COMPOSE) --profile check config --images obs-check) >/dev/null 2>&1 || \
   { echo "The backend's image is missing. Run make obs-up once." >&2; exit 1; }; $(OBS_COMPOSE) run --rm --no-deps obs-check
 
 .PHONY: obs-check
-obs-check: obs-prepare ## Follow one request through metrics, traces and logs
+obs-check: obs-prepare ## Check that one request is in metrics, traces and logs
 	@$(CHECK)
 
 .PHONY: obs-alert-test
-obs-alert-test: obs-prepare ## Raise one alert with slow requests, and see it fire and clear (takes minutes)
+obs-alert-test: obs-prepare ## Make one alert fire with slow requests, then resolve (takes minutes)
 	@$(CHECK) python /check/alert_test.py
 
 .PHONY: obs-traffic
-obs-traffic: obs-prepare ## Send a mix of requests to look at in Grafana: SECONDS=60
+obs-traffic: obs-prepare ## Send a mix of requests to see in Grafana: SECONDS=60
 	@$(CHECK) python /check/traffic.py --seconds $(or $(SECONDS),60)
 
 .PHONY: obs-backup
-obs-backup: obs-prepare ## Write metrics, logs, traces and changes made in Grafana to one file: FILE=...
+obs-backup: obs-prepare ## Back up metrics, logs, traces and changes in Grafana to one file: FILE=...
 	@COMPOSE="$(OBS_COMPOSE)" sh observability/data.sh backup "$(or $(FILE),observability.tar.gz)"
 
 .PHONY: obs-restore
-obs-restore: obs-prepare ## Put back what obs-backup wrote: FILE=... (asks first)
+obs-restore: obs-prepare ## Restore a backup of obs-backup: FILE=... (asks first)
 	@COMPOSE="$(OBS_COMPOSE)" sh observability/data.sh restore "$(or $(FILE),observability.tar.gz)"
 
 .PHONY: obs-clean
-obs-clean: obs-prepare ## Delete all metrics, logs, traces and changes made in Grafana (asks first); the API goes on
+obs-clean: obs-prepare ## Delete all metrics, logs, traces and changes in Grafana (asks first); the API keeps running
 	@COMPOSE="$(OBS_COMPOSE)" sh observability/data.sh clean
 
 .PHONY: obs-pin
-obs-pin: obs-prepare ## Fix the images by their digests, in .env
+obs-pin: obs-prepare ## Pin the images by digest, in .env
 	@sh observability/pin.sh
 
 .PHONY: obs-dev
-obs-dev: $(VENV)/.installed ## Run on this machine without containers; logs and spans on the terminal
+obs-dev: $(VENV)/.installed ## Run without containers; print logs and spans to the terminal
 	cd backend && $(OBS_DEV_ENV) .venv/bin/opentelemetry-instrument \
 	  .venv/bin/uvicorn app.main:app --reload --no-access-log --port $(DEV_PORT)

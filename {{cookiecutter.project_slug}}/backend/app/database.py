@@ -1,4 +1,4 @@
-"""The SQLite database: its tables, and one connection per request."""
+"""The SQLite database: tables, and one connection per request."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ CREATE TABLE IF NOT EXISTS items (
 
 
 def create_tables(path: Path) -> None:
-    """Create the database file and its tables where they are missing."""
+    """Create the database file and its tables if they do not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path)) as connection:
         # Readers do not wait for a writer: https://sqlite.org/wal.html
@@ -30,13 +30,13 @@ def create_tables(path: Path) -> None:
 
 
 def open_connection() -> Iterator[sqlite3.Connection]:
-    """Yield a connection; commit when the request succeeded, roll back when it raised."""
-    # FastAPI may run the dependency and the endpoint in different threads, never at once.
+    """Yield a connection; commit if the request succeeds, roll back if it raises."""
+    # FastAPI may run the dependency and the endpoint in different threads, one at a time.
     connection = sqlite3.connect(settings.database_path, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     with closing(connection), connection:
         yield connection
 
 
-# scope="function": the commit comes before the response, so what was acknowledged is stored.
+# scope="function": commit before the response is sent, so that a confirmed change is stored.
 Connection = Annotated[sqlite3.Connection, Depends(open_connection, scope="function")]

@@ -1,6 +1,6 @@
-"""Routes that are slow, fail, or call others, to have something to look at in Grafana.
+"""Routes that are slow, fail, or call others, to fill the dashboards in Grafana.
 
-Added only where ``DEMO_ROUTES`` is set in .env: `make obs-traffic` asks them.
+Added only if ``DEMO_ROUTES`` is set in .env. `make obs-traffic` sends requests to them.
 """
 
 import asyncio
@@ -17,20 +17,20 @@ Seconds = Annotated[float, Query(ge=0, le=2)]
 
 @router.get("/slow")
 async def be_slow(seconds: Seconds = 1.0) -> float:
-    """Answer after so many seconds."""
+    """Respond after this many seconds."""
     await asyncio.sleep(seconds)
     return seconds
 
 
 @router.get("/fail")
 async def fail() -> None:
-    """Fail with an error that nobody handles."""
+    """Raise an unhandled exception."""
     raise RuntimeError("This error is part of the demo")
 
 
 @router.get("/nested")
 async def call_others(request: Request) -> int:
-    """Call two routes of the other instance, one after the other; return its number of items."""
+    """Call two routes of the other instance in turn; return its number of items."""
     client = request.state.upstream
     await client.get("/demo/slow", params={"seconds": 0.05})
     return len((await client.get("/items")).json())

@@ -1,4 +1,4 @@
-"""Loads the functions named in ``APP_EXTENSIONS``, which complete the application."""
+"""Load the functions named in ``APP_EXTENSIONS``, which extend the application."""
 
 import pkgutil
 import sys
@@ -9,15 +9,15 @@ from fastapi import FastAPI
 
 
 class ExtensionError(RuntimeError):
-    """A name in ``APP_EXTENSIONS`` cannot be used; the service does not start."""
+    """A name in ``APP_EXTENSIONS`` is invalid; the service does not start."""
 
 
 def extension_arguments(names: Iterable[str]) -> dict[str, Any]:
-    """Return the arguments that the extensions add to ``FastAPI()``.
+    """Return the arguments for ``FastAPI()`` that the extensions add.
 
     Args:
-        names: As in `load_extensions`. An extension with arguments has, in its module, a function
-            ``fastapi_arguments`` that returns them by name.
+        names: As in `load_extensions`. A function ``fastapi_arguments`` in the module of an
+            extension returns its arguments by name.
 
     Raises:
         ExtensionError: as in `load_extensions`.
@@ -34,10 +34,10 @@ def load_extensions(app: FastAPI, names: Iterable[str]) -> None:
 
     Args:
         app: The application.
-        names: ``module:function``, as `pkgutil.resolve_name` takes them.
+        names: ``module:function``, the format of `pkgutil.resolve_name`.
 
     Raises:
-        ExtensionError: a name does not lead to something that can be called.
+        ExtensionError: a name cannot be imported or is not callable.
     """
     for name in names:
         _load(name)(app)
@@ -49,13 +49,13 @@ def _load(name: str) -> Callable[[FastAPI], object]:
     except (ValueError, ImportError, AttributeError) as error:
         raise ExtensionError(_explain(name, str(error))) from error
     if not callable(setup):
-        raise ExtensionError(_explain(name, "it is not a function"))
+        raise ExtensionError(_explain(name, "it is not callable"))
     found: Callable[[FastAPI], object] = setup
     return found
 
 
 def _explain(name: str, problem: str) -> str:
     return (
-        f"APP_EXTENSIONS: cannot use {name!r}: {problem}."
-        " Allowed: importable functions as module:function, separated by commas."
+        f"APP_EXTENSIONS: cannot load {name!r}: {problem}."
+        " Must be importable functions as module:function, separated by commas."
     )

@@ -17,14 +17,14 @@ from app.settings import settings
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-    """Prepare what every request needs; what is yielded becomes ``request.state``."""
+    """Create what requests need; the yielded dict becomes ``request.state``."""
     create_tables(settings.database_path)
     async with open_client() as upstream:
         yield {"upstream": upstream}
 
 
 async def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-    """Answer 422 without repeating what was sent, which may be what no JSON can say, such as NaN."""
+    """Respond with 422 without the input, which JSON may not be able to represent, such as NaN."""
     detail = [{name: each[name] for name in ("type", "loc", "msg")} for each in error.errors()]
     return JSONResponse({"detail": detail}, status.HTTP_422_UNPROCESSABLE_CONTENT)
 

@@ -6,18 +6,14 @@ from typing import Annotated
 from pydantic import field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-# By its alias an error names the variable.
+# With an alias, a validation error names the environment variable.
 VARIABLES = SettingsConfigDict(
     env_prefix="APP_", alias_generator=lambda name: f"APP_{name.upper()}", populate_by_name=True
 )
 
 
 class Settings(BaseSettings):
-    """What the service can be told from outside.
-
-    Raises:
-        pydantic.ValidationError: a variable has a value of the wrong type; the error names both.
-    """
+    """Environment variables. A pydantic.ValidationError names the variable and its invalid value."""
 
     model_config = VARIABLES
 
@@ -25,10 +21,10 @@ class Settings(BaseSettings):
     description: str = "{{ cookiecutter.description }}"
     api_prefix: str = "{{ cookiecutter.backend_api_prefix }}"
     database_path: Path = Path("data/app.db")
-    # Another instance of this service; by default it calls itself.
+    # Another instance of this service; by default the service calls itself.
     upstream_url: str = "http://127.0.0.1:8000"
     upstream_timeout: float = 2.0  # seconds
-    # Functions that are called with the application, as "module:function", separated by commas.
+    # Functions to call with the application: "module:function", separated by commas.
     extensions: Annotated[tuple[str, ...], NoDecode] = ()
 
     @field_validator("extensions", mode="before")
@@ -40,7 +36,7 @@ class Settings(BaseSettings):
 
     @property
     def health_path(self) -> str:
-        """Path that answers 200 while the service is alive."""
+        """Path of the health check."""
         return f"{self.api_prefix}/health"
 
 

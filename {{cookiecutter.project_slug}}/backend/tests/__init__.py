@@ -1,4 +1,4 @@
-"""Tests of the service. They do not depend on APP_* variables of the environment."""
+"""Tests of the service. They ignore APP_* environment variables."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What several tests need."""
+"""Shared fixtures."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from app.settings import settings
 
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    """Yield a client of the running application, with an empty database of its own."""
+    """Yield a client of the running application with its own empty database."""
     monkeypatch.setattr(settings, "database_path", tmp_path / "app.db")
     with TestClient(app) as running:
         yield running

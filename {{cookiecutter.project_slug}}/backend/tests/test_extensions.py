@@ -50,7 +50,7 @@ def test_a_name_that_cannot_be_used_stops_start_up() -> None:
         check=False,
     )
     assert process.returncode != 0
-    assert "APP_EXTENSIONS: cannot use 'app.absent:setup'" in process.stderr
+    assert "APP_EXTENSIONS: cannot load 'app.absent:setup'" in process.stderr
 
 
 def fastapi_arguments() -> dict[str, object]:

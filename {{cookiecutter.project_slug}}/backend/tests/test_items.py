@@ -26,7 +26,7 @@ def test_create_refuses_a_name_that_is_taken(client: TestClient) -> None:
     response = client.post(ITEMS, json={"name": "Tea"})
     assert (response.status_code, response.json()) == (
         409,
-        {"detail": "An item named 'Tea' exists"},
+        {"detail": "An item named 'Tea' already exists"},
     )
     assert len(client.get(ITEMS).json()) == 1
 

@@ -16,7 +16,7 @@ Answer = Callable[[httpx2.Request], httpx2.Response]
 
 @pytest.fixture
 def use_upstream(monkeypatch: pytest.MonkeyPatch) -> Callable[[httpx2.AsyncBaseTransport], None]:
-    """Return a function that decides what the service's client reaches."""
+    """Return a function that sets the transport of the service's client."""
 
     def use(transport: httpx2.AsyncBaseTransport) -> None:
         base_url = f"http://upstream{settings.api_prefix}"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Starts Alertmanager with the arguments that are passed on. It reads no environment variables itself: with
-# ALERT_WEBHOOK_URL it is told to send to that address, without it to nobody.
+# Alertmanager reads no environment variables, so this script selects the receiver: webhook if ALERT_WEBHOOK_URL
+# is set, otherwise silent, which notifies nobody.
 set -eu
 
 receiver=silent

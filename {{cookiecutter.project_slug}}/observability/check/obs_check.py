@@ -1,8 +1,8 @@
-"""Sends one request to the backend and follows it through the stack: ``make obs-check``.
+"""Send one request to the backend and follow it through the stack: ``make obs-check``.
 
-Runs in a container of the overlay, on its network, with nothing but the standard library. Prints
-one line per hop with the time that it took, and for a failed hop why. Exit code 0 if every hop
-holds, else 1.
+Runs in a container of the overlay, on its network, and uses only the standard library. Prints one
+line per hop with its duration, and the likely cause if a hop fails. Exit code 0 if all hops pass,
+else 1.
 """
 
 import argparse
@@ -33,30 +33,30 @@ URLS = {
     ]
 }
 PATH = os.environ.get("OBS_CHECK_PATH", "/api/v1/items")
-# As metrics and spans name the route: behind `uvicorn --root-path /orders` it begins with /orders.
+# Matches /api/v1/items, and /orders/api/v1/items behind `uvicorn --root-path /orders`.
 SERIES = f'{{job="backend",endpoint=~"(/.*)?{re.escape(PATH)}",method="GET"}}'.replace("\\", r"\\")
 DATA_SOURCES = ("prometheus", "loki", "tempo")
 DEADLINE_SECONDS = 15.0  # three scrapes
-# What reading JSON of another shape raises.
+# Raised by reading JSON of an unexpected shape.
 UNEXPECTED = (LookupError, TypeError, AttributeError, ValueError)
 
 
 class Missing(Exception):
-    """What was looked for is not there (yet); the message says what came instead."""
+    """Something was not found (yet); the message says what was found instead."""
 
 
 class Unreachable(Missing):
-    """A service does not answer at all."""
+    """A service does not respond."""
 
 
 @dataclass
 class Request:
-    """The request that is followed.
+    """The request to follow.
 
     Attributes:
         trace_id: 32 hex digits: https://www.w3.org/TR/trace-context/#trace-id
         sent: Unix time in seconds.
-        counted_before: How many requests to the path Prometheus had seen.
+        counted_before: Requests to the path that Prometheus had counted before.
     """
 
     trace_id: str
@@ -66,13 +66,13 @@ class Request:
 
 @dataclass
 class Hop:
-    """One place where the request must show up.
+    """One place where the request must be found.
 
     Attributes:
-        find: Returns what was found, in words, or raises `Missing`.
-        expected: What must be there, in words.
-        likely_cause: Where to look when it is not.
-        seconds: How long to look for it.
+        find: Returns a description of what was found, or raises `Missing`.
+        expected: Description of what must be found.
+        likely_cause: What to check if it is not found.
+        seconds: How long to retry.
     """
 
     name: str
@@ -83,15 +83,15 @@ class Hop:
 
 
 def get(service: str, path: str, headers: dict[str, str] | None = None, **query: str) -> Any:
-    """Return the JSON that a service answers.
+    """Return the JSON response of a service.
 
     Raises:
-        Missing: it answers something else than 200 with JSON.
-        Unreachable: it does not answer.
+        Missing: the response is an HTTP error or not JSON.
+        Unreachable: there is no response.
     """
     url = URLS[service] + path
     full_url = f"{url}?{urllib.parse.urlencode(query)}" if query else url
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never by a proxy
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # ignore HTTP_PROXY
     try:
         with opener.open(
             urllib.request.Request(full_url, headers=headers or {}),  # noqa: S310 (our own http://)
@@ -102,37 +102,37 @@ def get(service: str, path: str, headers: dict[str, str] | None = None, **query:
         body = error.read(200).decode(errors="replace")
         raise Missing(f"HTTP {error.code} from {url}: {body!r}") from error
     except ValueError as error:
-        raise Missing(f"no JSON from {url}: {error}") from error
+        raise Missing(f"invalid JSON from {url}: {error}") from error
     except OSError as error:
-        raise Unreachable(f"no answer from {url}: {error}") from error
+        raise Unreachable(f"no response from {url}: {error}") from error
 
 
 def counted() -> float:
-    """Return how many requests to our path Prometheus has seen."""
+    """Return how many requests to the path Prometheus has counted."""
     query = f"sum(http_requests_total{SERIES})"
     result = get("prometheus", "/api/v1/query", query=query)["data"]["result"]
     return float(result[0]["value"][1]) if result else 0.0
 
 
 def send(request: Request) -> str:
-    """Send the request, sampled whatever the backend's own ratio is."""
+    """Send the request, sampled whatever the sampling ratio is."""
     get("backend", PATH, {"traceparent": f"00-{request.trace_id}-{secrets.token_hex(8)}-01"})
-    return f"GET {PATH} was answered"
+    return f"GET {PATH} succeeded"
 
 
 def find_count(request: Request) -> str:
-    """Find the request counted in Prometheus."""
+    """Check that Prometheus counted the request."""
     after = counted()
-    before = request.counted_before if after >= request.counted_before else 0.0  # restarted
+    before = request.counted_before if after >= request.counted_before else 0.0  # counter reset
     if after < before + 1:
         raise Missing(f"http_requests_total is {after:g}, as before the request")
-    return f"http_requests_total went from {before:g} to {after:g}"
+    return f"http_requests_total increased from {before:g} to {after:g}"
 
 
 def find_exemplar(request: Request) -> str:
-    """Find a trace id on the histogram in Prometheus, and follow that trace from here on.
+    """Find an exemplar of the histogram in Prometheus, and follow its trace from here on.
 
-    It is ours, unless another request, at least as new, took its place before the scrape.
+    It is our trace, unless another request replaced the exemplar before the scrape.
     """
     exemplars = get(
         "prometheus",
@@ -143,14 +143,14 @@ def find_exemplar(request: Request) -> str:
     )["data"]
     ids = [each["labels"].get("trace_id") for series in exemplars for each in series["exemplars"]]
     if not ids:
-        raise Missing("no exemplar since then")
+        raise Missing("no exemplar since the request")
     if request.trace_id not in ids:
         request.trace_id = ids[-1]
-    return f"http_request_duration_seconds leads to trace {request.trace_id}"
+    return f"http_request_duration_seconds has an exemplar of trace {request.trace_id}"
 
 
 def find_trace(request: Request) -> str:
-    """Find the request's server span in Tempo."""
+    """Find the server span of the request in Tempo."""
     trace = get("tempo", f"/api/v2/traces/{request.trace_id}").get("trace") or {}
     names = [
         span["name"]
@@ -164,7 +164,7 @@ def find_trace(request: Request) -> str:
 
 
 def find_line(request: Request) -> str:
-    """Find the request's access log line in Loki."""
+    """Find the access log line of the request in Loki."""
     streams = get(
         "loki",
         "/loki/api/v1/query_range",
@@ -173,12 +173,12 @@ def find_line(request: Request) -> str:
     )["data"]["result"]
     lines = [line for stream in streams for _, line in stream["values"]]
     if not lines:
-        raise Missing("no line")
-    return f"the line says {json.loads(lines[0])['message']!r}"
+        raise Missing("no log line")
+    return f"the log line says {json.loads(lines[0])['message']!r}"
 
 
 def sign_in() -> dict[str, str]:
-    """Return the headers that Grafana asks for, if it does."""
+    """Return the headers that Grafana requires, none if anonymous access is enabled."""
     if os.environ.get("OBS_CHECK_GRAFANA_ANONYMOUS", "true") != "false":
         return {}
     user = f"admin:{os.environ.get('OBS_CHECK_GRAFANA_PASSWORD', '')}"
@@ -186,19 +186,19 @@ def sign_in() -> dict[str, str]:
 
 
 def find_data_sources() -> str:
-    """Ask Grafana whether it reaches its data sources."""
+    """Check the health of Grafana's data sources."""
     for uid in DATA_SOURCES:
         health = get("grafana", f"/api/datasources/uid/{uid}/health", sign_in())
         if health.get("status") != "OK":
             raise Missing(f"{uid}: {health}")
-    return f"the data sources {', '.join(DATA_SOURCES)} answer"
+    return f"the data sources {', '.join(DATA_SOURCES)} are OK"
 
 
 def wait_for(find: Callable[[], str], seconds: float) -> str:
-    """Return what ``find`` returns, tried until so many seconds are over.
+    """Call ``find`` until it succeeds, and return its result.
 
     Raises:
-        Missing: the last answer, when the time is over.
+        Missing: the last attempt failed, after this many seconds.
     """
     deadline = monotonic() + seconds
     while True:
@@ -209,19 +209,19 @@ def wait_for(find: Callable[[], str], seconds: float) -> str:
                 raise
         except UNEXPECTED as error:
             if monotonic() > deadline:
-                raise Missing(f"an unexpected answer: {error!r}") from error
+                raise Missing(f"an unexpected response: {error!r}") from error
         sleep(0.2)
 
 
 def passes(hop: Hop) -> bool:
-    """Try one hop and print its line."""
+    """Check one hop and print its result."""
     started = monotonic()
     try:
         found = wait_for(hop.find, hop.seconds)
     except Missing as missing:
         print(f"FAIL  {hop.name:<13}{monotonic() - started:6.2f} s")
         print(f"      expected:     {hop.expected}")
-        print(f"      came instead: {missing}")
+        print(f"      got:          {missing}")
         down = isinstance(missing, Unreachable)
         cause = "it is not running: make obs-status, make obs-logs" if down else hop.likely_cause
         print(f"      likely cause: {cause}", flush=True)
@@ -231,51 +231,51 @@ def passes(hop: Hop) -> bool:
 
 
 def hops_of(request: Request) -> list[Hop]:
-    """Return the hops in the order in which the request takes them."""
+    """Return the hops in the order in which the request passes them."""
     return [
         Hop(
             "backend",
             lambda: send(request),
             f"the backend answers GET {PATH}",
-            "an error is in its log: make obs-logs; or the API lost that route: set OBS_CHECK_PATH in .env",
+            "an error in its log: make obs-logs; or the API lacks this route: set OBS_CHECK_PATH in .env",
         ),
         Hop(
             "prometheus",
             lambda: find_count(request),
             f"one more request counted for {PATH}",
-            "Prometheus does not reach the backend's /metrics: see its page /targets",
+            "Prometheus cannot scrape the backend's /metrics: see its page /targets",
         ),
         Hop(
             "exemplar",
             lambda: find_exemplar(request),
-            "a trace id on http_request_duration_seconds, since the request was sent",
-            "the backend does not run under opentelemetry-instrument, or traces fewer requests: "
+            "an exemplar of http_request_duration_seconds since the request",
+            "the backend does not run under opentelemetry-instrument, or samples fewer requests: "
             "TRACED_CALLERS and TRACE_SAMPLE_RATIO in .env",
         ),
         Hop(
             "tempo",
             lambda: find_trace(request),
             f"a trace with the span GET {PATH}",
-            "the backend does not reach tempo:4317: its log says what the exporter got",
+            "the backend cannot reach tempo:4317: its log has the exporter's error",
         ),
         Hop(
             "loki",
             lambda: find_line(request),
-            'a line of {service="backend"} with the trace id',
-            "Promtail cannot read from the engine: is DOCKER_SOCKET right, docker-proxy healthy? "
-            "Or APP_LOG_LEVEL is above INFO",
+            'a log line of {service="backend"} with the trace id',
+            "Promtail cannot read from Docker: check DOCKER_SOCKET in .env and docker-proxy; "
+            "or APP_LOG_LEVEL is above INFO",
         ),
         Hop(
             "grafana",
             find_data_sources,
             f"status OK for each of {', '.join(DATA_SOURCES)}",
-            "observability/grafana/datasources names an address that does not answer",
+            "observability/grafana/datasources has a URL that does not respond",
         ),
     ]
 
 
 def main() -> int:
-    """Check the hops named on the command line, all by default; return the exit code."""
+    """Check the hops given on the command line, by default all; return the exit code."""
     request = Request(secrets.token_hex(16), time(), 0.0)
     hops = hops_of(request)
     names = [hop.name for hop in hops]
@@ -283,8 +283,10 @@ def main() -> int:
     parser.add_argument("hops", nargs="*", metavar="hop", help=f"{', '.join(names)} (default: all)")
     chosen: list[str] = parser.parse_args().hops or names
     if unknown := set(chosen) - set(names):
-        parser.error(f"no such hop: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    with suppress(Missing, *UNEXPECTED):  # the hop itself will report it
+        parser.error(
+            f"unknown hop: {', '.join(sorted(unknown))}; must be one of {', '.join(names)}"
+        )
+    with suppress(Missing, *UNEXPECTED):  # the hop reports it
         request.counted_before = counted()
     if not passes(hops[0]):
         return 1

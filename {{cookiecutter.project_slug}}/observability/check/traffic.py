@@ -1,8 +1,8 @@
-"""Sends a mix of requests for a while, so that the dashboards have something to show: ``make obs-traffic``.
+"""Send a mix of requests to fill the dashboards: ``make obs-traffic``.
 
-Reads, writes, calls to another instance, mistakes of clients; with DEMO_ROUTES in .env slow and failing
-requests, too. Which request comes when is decided by a seed. Runs in the container of obs_check.py. Prints a
-line every few seconds, and a table at the end. Exit code 0 if the backend answered, else 1.
+The mix has reads, writes, calls to another instance and client errors; with DEMO_ROUTES in .env also
+slow and failing requests. A seed determines their order. Runs in the container of obs_check.py. Prints
+a line every few seconds, and a table at the end. Exit code 0 if the backend responded, else 1.
 """
 
 import argparse
@@ -35,8 +35,8 @@ class Kind:
     Attributes:
         share: Weight in the mix.
         request: Returns method, path and body, chosen with a random number generator.
-        answers: Number of answers by status; 0 stands for none.
-        seconds: Time that each answer took.
+        answers: Number of responses by status; 0 means no response.
+        seconds: Duration of each request.
     """
 
     share: int
@@ -46,7 +46,7 @@ class Kind:
 
 
 def mix(demo: bool) -> dict[str, Kind]:
-    """Return the kinds of requests; those that need the demo's routes only if they are there."""
+    """Return the kinds of requests; those to demo routes only if these exist."""
     kinds = {
         "list": Kind(30, lambda _: ("GET", f"{PATH}?limit=5", None)),
         "read": Kind(20, lambda r: ("GET", f"{PATH}/{r.randint(1, 5)}", None)),
@@ -66,7 +66,7 @@ def mix(demo: bool) -> dict[str, Kind]:
 
 
 def ask(method: str, path: str, body: object) -> int:
-    """Make one request and return the status of its answer, 0 if there is none."""
+    """Send one request and return the status of the response, 0 if there is none."""
     address = urllib.parse.urlsplit(URLS["backend"]).netloc
     connection = http.client.HTTPConnection(address, timeout=TIMEOUT_SECONDS)
     try:
@@ -82,15 +82,15 @@ def ask(method: str, path: str, body: object) -> int:
 
 
 def measure(kind: Kind, request: tuple[str, str, object]) -> None:
-    """Make one request and note its answer."""
+    """Send one request and record its status and duration."""
     started = monotonic()
     kind.answers[ask(*request)] += 1
     kind.seconds.append(monotonic() - started)
 
 
 def send(kinds: dict[str, Kind], seconds: float, rate: float, seed: int) -> None:
-    """Send requests at a rate, as many as the time allows, and report on them."""
-    chance = random.Random(seed)  # noqa: S311 (nothing is to be kept secret)
+    """Send requests at a rate for this many seconds, and print the progress."""
+    chance = random.Random(seed)  # noqa: S311 (not a secret)
     choices, weights = list(kinds.values()), [kind.share for kind in kinds.values()]
     started = reported = monotonic()
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -104,7 +104,7 @@ def send(kinds: dict[str, Kind], seconds: float, rate: float, seed: int) -> None
 
 
 def table(kinds: dict[str, Kind]) -> str:
-    """Return what came of each kind."""
+    """Return a table of the results by kind."""
     lines = [f"{'kind':<10}{'requests':>9}{'median':>11}{'longest':>11}  status"]
     for name, kind in kinds.items():
         if times := kind.seconds:
@@ -117,11 +117,9 @@ def table(kinds: dict[str, Kind]) -> str:
 
 
 def number(text: str, most: float) -> float:
-    """Return a number between 0 and the most that is allowed, for argparse."""
+    """Return a number above 0, up to a maximum, for argparse."""
     if not 0 < (value := float(text)) <= most:
-        raise argparse.ArgumentTypeError(
-            f"{text} is not allowed; allowed: more than 0, up to {most}"
-        )
+        raise argparse.ArgumentTypeError(f"must be more than 0 and at most {most}, got {text}")
     return value
 
 
@@ -134,10 +132,10 @@ def main() -> int:
     options = parser.parse_args()
     status = ask("GET", f"{PREFIX}/demo/slow?seconds=0", None)
     if not status:
-        print(f"No answer from {URLS['backend']}: make obs-up starts it.", file=sys.stderr)
+        print(f"No response from {URLS['backend']}. Start it: make obs-up", file=sys.stderr)
         return 1
     if status != 200:
-        print("Without slow and failing requests: set DEMO_ROUTES=yes in .env, then make obs-up.")
+        print("For slow and failing requests, set DEMO_ROUTES=yes in .env, then make obs-up.")
     kinds = mix(demo=status == 200)
     print(f"Sending {options.rate:g} requests per second for {options.seconds:g} s.", flush=True)
     send(kinds, options.seconds, options.rate, options.seed)

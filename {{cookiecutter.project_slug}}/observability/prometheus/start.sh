@@ -1,6 +1,6 @@
 #!/bin/sh
-# Starts Prometheus with the arguments that are passed on. It reads no environment variables itself, so the
-# token for the backend's /metrics becomes a file; empty where none is asked for.
+# Prometheus reads credentials only from files, so write the token for the backend's /metrics to a file. It is
+# empty if METRICS_TOKEN is not set.
 set -eu
 
 (umask 077 && printf %s "${METRICS_TOKEN:-}" >/tmp/metrics-token)

@@ -9,12 +9,12 @@ router = APIRouter(tags=["health"])
 
 
 class Health(BaseModel):
-    """The answer of a service that is alive."""
+    """The response of the health check."""
 
     status: Literal["ok"] = "ok"
 
 
 @router.get("/health")
 async def read_health() -> Health:
-    """Answer 200 while the process serves requests."""
+    """Respond with 200 while the process serves requests."""
     return Health()

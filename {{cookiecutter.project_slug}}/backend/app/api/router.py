@@ -1,4 +1,4 @@
-"""All routes of the API, without its prefix."""
+"""All API routes, without the prefix."""
 
 from fastapi import APIRouter
 
