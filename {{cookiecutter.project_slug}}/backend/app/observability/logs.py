@@ -16,7 +16,7 @@ from opentelemetry import trace
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.orjson import OrjsonFormatter
 
-from app.observability.redaction import Redactor, last, text_of
+from app.observability.redaction import Redactor, text_of
 
 logger = logging.getLogger(__package__)
 ACCESS, ERROR = logging.getLogger("app.access"), logging.getLogger("app.error")
@@ -72,7 +72,7 @@ class JsonFormatter(OrjsonFormatter):
             **trace_ids(trace.get_current_span().get_span_context()),
         }
         for name in log_data.keys() & {"exception", "stack"}:
-            ours[name] = last(self._redactor.text(text_of(log_data.pop(name))), EXCEPTION_MAX)
+            ours[name] = self._redactor.short(text_of(log_data.pop(name)), EXCEPTION_MAX, end=True)
         if isinstance(log_data.get("extra"), dict):  # values bound with loguru
             log_data = log_data.pop("extra") | log_data
         for name, value in log_data.items():

@@ -17,6 +17,7 @@ TEXT_MAX = 4096  # characters of a text, or of all text in a structured value
 SHORT_MAX = 128  # characters: of such values, which come again and again, the latest are remembered
 NAME_MAX = 96  # characters: of a longer name only the end is compared
 DEPTH_MAX = 20  # levels of a structured value
+STACK = "exception.stacktrace"  # attribute whose end is kept if it is cut
 CONTAINERS = (dict, list, tuple, set, frozenset)
 
 _UNNAMED = re.compile(  # Bearer mF_9.B5   Cookie: a="x"; b=y   //jane:hunter2@   but: bearer token
@@ -97,8 +98,11 @@ class Redactor:
                     copied = position
         return "".join([*parts, text[copied:]])
 
-    def short(self, text: str, most: int = TEXT_MAX) -> str:
-        """Return a text with its secrets replaced, cut to `most` characters and "..."."""
+    def short(self, text: str, most: int = TEXT_MAX, end: bool = False) -> str:
+        """Return a text with its secrets replaced, cut to its first or last `most` characters."""
+        if end:
+            text = self.text(text)
+            return text if len(text) <= most else "..." + text[-most:]
         return self.text(text) if len(text) <= most else self.text(text[: 4 * most])[:most] + "..."
 
     def named(self, name: str, value: Any) -> Any:
@@ -114,7 +118,7 @@ class Redactor:
         if value is None or (isinstance(value, (int, float)) and abs(value) < 1e300):  # not NaN
             return value
         if not isinstance(value, CONTAINERS):
-            text = self.short(text_of(value), max(left[0], 0))
+            text = self.short(text_of(value), max(left[0], 0), end=name == STACK)
             left[0] -= len(text)
             return text
         if depth == 0:
@@ -126,11 +130,6 @@ class Redactor:
             key = text_of(value[0])  # of an item, or of a header
             return [self._copy("", key, left, depth), self._copy(key, value[1], left, depth - 1)]
         return [self._copy("", each, left, depth - 1) for each in value if left[0] > 0]
-
-
-def last(text: str, most: int) -> str:
-    """Return a text, or "..." and its last `most` characters."""
-    return text if len(text) <= most else "..." + text[-most:]
 
 
 def text_of(value: object) -> str:

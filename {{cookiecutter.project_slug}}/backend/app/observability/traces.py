@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler, SamplingResult
 
 from app.observability.metrics import SPANS
-from app.observability.redaction import TEXT_MAX, Redactor, last, text_of
+from app.observability.redaction import STACK, TEXT_MAX, Redactor, text_of
 
 KEPT = ("context", "parent", "resource", "kind", "start_time", "end_time", "instrumentation_scope")
 
@@ -113,8 +113,6 @@ def redacted_span(span: ReadableSpan, redactor: Redactor) -> ReadableSpan:
     def clean(attributes: Any) -> dict[str, Any]:
         known = (attributes or {}).copy()  # a plain dict is faster
         values = {name: redactor.named(name, value) for name, value in known.items()}
-        if stack := known.get("exception.stacktrace"):
-            values["exception.stacktrace"] = last(redactor.text(stack), TEXT_MAX)
         if query := values.get("url.query"):
             values["url.query"] = redactor.text(f"?{query}")[1:]
         return values
@@ -142,7 +140,7 @@ def record_error(error: BaseException) -> None:
     text = {
         "exception.type": f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."),
         "exception.message": text_of(error),
-        "exception.stacktrace": lines,
+        STACK: lines,
     }
     trace.get_current_span().add_event("exception", text)
 

@@ -108,3 +108,22 @@ def test_of_a_long_traceback_the_end_is_kept(tracing: Tracing) -> None:
         assert TEXT_MAX / 2 < len(stack) <= TEXT_MAX + len("...")
         assert stack.startswith("...")
         assert stack.endswith("number 49, password=[REDACTED]\n")
+
+
+@pytest.mark.parametrize(
+    ("names", "stack", "shown"),
+    [
+        ([], 5, 5),
+        ([], ("a",), ["a"]),
+        (["*stacktrace"], "x" * 9000, "[REDACTED]"),
+    ],
+    ids=["a number", "a list", "a name to redact"],
+)
+def test_a_stacktrace_is_redacted_like_any_other_attribute(
+    tracing: Tracing, names: list[str], stack: Any, shown: object
+) -> None:
+    with tracing.tracer.start_as_current_span("work") as span:
+        span.set_attribute("exception.stacktrace", stack)
+    (exported,) = tracing.exporter.get_finished_spans()
+    attributes = redacted_span(exported, Redactor(names)).attributes or {}
+    assert attributes["exception.stacktrace"] == shown
