@@ -2,9 +2,9 @@
 
 # The files of plain docker compose, with the overlay after compose.yml.
 OVERRIDE := $(firstword $(wildcard $(foreach name,compose docker-compose,$(name).override.yml $(name).override.yaml)))
-COMPOSE_FILES := $(subst ;, ,$(subst :, ,$(call setting,COMPOSE_FILE,compose.yml:$(OVERRIDE))))
+COMPOSE_FILES = $(subst ;, ,$(subst :, ,$(call setting,COMPOSE_FILE,compose.yml:$(OVERRIDE))))
 FILES := compose.yml compose.observability.yml
-OBS_COMPOSE := $(COMPOSE) $(addprefix -f ,$(FILES) $(filter-out $(FILES),$(COMPOSE_FILES)))
+OBS_COMPOSE = $(COMPOSE) $(addprefix -f ,$(FILES) $(filter-out $(FILES),$(COMPOSE_FILES)))
 OBS_DEV_ENV = APP_UPSTREAM_URL=http://127.0.0.1:$(DEV_PORT) \
   APP_EXTENSIONS=app.observability:setup_observability APP_PRINT_SPANS=true \
   OTEL_SERVICE_NAME=backend OTEL_TRACES_EXPORTER=none OTEL_METRICS_EXPORTER=none \
