@@ -34,7 +34,7 @@ HEALTH = f"{API}/health"
 ITEMS = f"{API}/items"
 # Routes that the generated service has no reason to have.
 EXTRA_ROUTES = "extra_routes:add_routes"
-# ${VAR:-default} in a Compose file, or ${VAR:+more}, which is nothing by default.
+# ${VAR:-default} in a Compose file, or ${VAR:+more}, which is empty by default.
 DEFAULT = re.compile(r"\$\{[A-Z_]+:(?:-([^}]*)|\+[^}]*)\}")
 OPENMETRICS = {"accept": "application/openmetrics-text; version=1.0.0"}
 

@@ -8,8 +8,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import yaml
 from cookiecutter.main import cookiecutter
 
 from tests.backend import Backend, Receiver, receiver, running_backend
@@ -37,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def stack(bake: Bake) -> Iterator[Stack]:
-    """Run the overlay's containers, as many as there are images for, of a clone under umask 077."""
+    """Run the containers of the overlay whose images are available, from a clone with umask 077."""
     need_engine()
     project = bake(project_slug="e2e-service")
     for command in (["chmod", "-R", "go=", "."], ["sh", "observability/prepare.sh"]):
@@ -118,6 +120,13 @@ def bake(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Bake:
 def yes_project(bake: Bake) -> Path:
     """Return the default project, with observability. Shared: read it, change nothing."""
     return bake()
+
+
+@pytest.fixture(scope="session")
+def overlay(yes_project: Path) -> Any:
+    """Return the services in the overlay's file, before Compose interpolates or merges them."""
+    text = (yes_project / "compose.observability.yml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)["services"]
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "{{cookiecutter.project_slug}}"
@@ -18,6 +19,7 @@ GRAFANA = TEMPLATE / "observability" / "grafana"
 DATASOURCES = GRAFANA / "datasources" / "datasources.yml"
 PROVIDERS = GRAFANA / "dashboards" / "dashboards.yml"
 DASHBOARDS = sorted((GRAFANA / "dashboards").glob("*.json"))
+each_dashboard = pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 
 LANGUAGES = {"prometheus": "promql", "loki": "logql", "tempo": "traceql"}
 LINE_LENGTH = 100

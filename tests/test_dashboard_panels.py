@@ -1,19 +1,15 @@
-"""What the panels of Grafana's dashboards show while there is nothing to show, and their tables."""
+"""Panels of Grafana's dashboards: what they show without data, and their tables."""
 
 import json
 import re
 from pathlib import Path
 
-import pytest
-
-from tests.dashboards import DASHBOARDS, GENERATED, Json, load, panels, renamed, tables
-
-each_dashboard = pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+from tests.dashboards import GENERATED, Json, each_dashboard, load, panels, renamed, tables
 
 # --- Empty panels ------------------------------------------------------------------------------
 
-# What Grafana 13.2 does with fieldConfig.defaults.noValue when a query returns nothing. A stat shows
-# it like a value, in the color of the lowest threshold unless a mapping of null has a color.
+# How Grafana 13.2 uses fieldConfig.defaults.noValue if a query returns nothing. A stat shows it like
+# a value, in the color of the lowest threshold, unless a mapping of null has a color.
 SHOWN_AS_VALUE = {"stat"}
 SHOWN_AS_MESSAGE = {"heatmap", "logs", "table", "timeseries"}
 IGNORED = {"nodeGraph"}

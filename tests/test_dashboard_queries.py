@@ -83,9 +83,8 @@ def busy(yes_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with observed_service(yes_project, tmp_path_factory.mktemp("busy")) as observed:
         drive(observed, 1)  # a counter's first value is no increase yet
         observed.wait_until_scraped()
-        observed.prometheus.wait_for_scrapes(
-            1
-        )  # a series has a 0 at its start, shortly before its first scrape
+        # A new series has a 0 at its start, shortly before its first scrape.
+        observed.prometheus.wait_for_scrapes(1)
         before = Counter(observed.counted)
         observed.started = observed.prometheus.number("max(timestamp(http_requests_total))")
         drive(observed, 15)

@@ -6,7 +6,6 @@ from itertools import combinations, permutations
 from pathlib import Path
 
 import jsonschema
-import pytest
 import yaml
 
 from tests.dashboards import (
@@ -18,6 +17,7 @@ from tests.dashboards import (
     Json,
     all_panels,
     datasources,
+    each_dashboard,
     formatted,
     load,
     objects,
@@ -33,8 +33,6 @@ TESTS = Path(__file__).resolve().parent
 RULES = GRAFANA.parent / "prometheus" / "rules"
 COLUMNS = 24
 UIDS = ["backend-service", "log-explorer", "slo-overview", "trace-explorer"]
-
-each_dashboard = pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 
 
 def test_the_dashboards_are_found() -> None:

@@ -1,4 +1,4 @@
-"""What differs between the machines of users: umask, SELinux, what is in .env, Compose's files, versions."""
+"""Differences between machines: umask, SELinux, syntax of .env, Compose files, Docker versions."""
 
 import os
 import re
@@ -19,7 +19,7 @@ PREPARE = ["sh", "observability/prepare.sh"]
 
 
 def hidden(project: Path) -> list[str]:
-    """Return what the users of containers could not read of what they mount."""
+    """Return the mounted files and folders that the containers' users could not read."""
     folder = project / "observability"
     modes = {path: path.stat().st_mode for path in (folder, *folder.rglob("*"))}
     needed = {path: 0o555 if stat.S_ISDIR(mode) else 0o444 for path, mode in modes.items()}
@@ -27,10 +27,10 @@ def hidden(project: Path) -> list[str]:
 
 
 @pytest.fixture
-def docker_says(docker: str, tmp_path: Path) -> Callable[[str, str], str]:
-    """Return a function that gives a PATH where Docker has these versions of Compose and its API."""
+def path_with_docker(docker: str, tmp_path: Path) -> Callable[..., str]:
+    """Return a function that returns a PATH on which Docker reports these versions."""
 
-    def path(compose: str, api: str) -> str:
+    def path(compose: str = "2.40.3", api: str = "1.44") -> str:
         stub = tmp_path / "bin" / "docker"
         stub.parent.mkdir(exist_ok=True)
         stub.write_text(
@@ -43,7 +43,7 @@ def docker_says(docker: str, tmp_path: Path) -> Callable[[str, str], str]:
     return path
 
 
-# --- umask -------------------------------------------------------------------------------------
+# --- umask ---------------------------------------------------------------------------------------
 
 
 def test_what_containers_mount_is_readable_after_generating_under_umask_077(tmp_path: Path) -> None:
@@ -59,12 +59,12 @@ def test_what_containers_mount_is_readable_after_generating_under_umask_077(tmp_
 
 
 def test_make_obs_makes_a_clone_under_umask_077_readable_and_says_so(
-    bake: Bake, docker_says: Callable[[str, str], str]
+    bake: Bake, path_with_docker: Callable[..., str]
 ) -> None:
     project = bake()
     subprocess.run(["chmod", "-R", "go=", "."], cwd=project, check=True)
     assert len(hidden(project)) > 20
-    path = docker_says("2.40.3", "1.44")
+    path = path_with_docker()
     assert run(project, *PREPARE, path=path).stdout == (
         "Made observability/ readable for the users of the containers.\n"
     )
@@ -73,7 +73,7 @@ def test_make_obs_makes_a_clone_under_umask_077_readable_and_says_so(
     assert run(project, *PREPARE, path=path).stdout == ""
 
 
-# --- SELinux, user namespaces ------------------------------------------------------------------
+# --- SELinux, user namespaces --------------------------------------------------------------------
 
 
 def test_what_is_mounted_is_relabelled_and_the_engines_socket_is_not(
@@ -93,7 +93,7 @@ def test_no_volume_has_the_option_that_podman_compose_refuses(yes_project: Path)
     assert overlay.count("{ nocopy: true }") == 7
 
 
-# --- .env, as Compose reads it -----------------------------------------------------------------
+# --- .env, as Compose reads it -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -132,11 +132,11 @@ def test_make_reads_env_as_compose_does(
     ],
 )
 def test_a_password_is_kept_however_it_is_written(
-    bake: Bake, docker_says: Callable[[str, str], str], line: str
+    bake: Bake, path_with_docker: Callable[..., str], line: str
 ) -> None:
     project = bake()
     (project / ".env").write_text(f"{line}\n", "utf-8")
-    done = run(project, *PREPARE, path=docker_says("2.40.3", "1.44"))
+    done = run(project, *PREPARE, path=path_with_docker())
     assert (done.returncode, done.stdout) == (0, "")
     assert (project / ".env").read_text("utf-8") == f"{line}\n"
     grafana = configuration(project, OVERLAY)["services"]["grafana"]["environment"]
@@ -147,14 +147,14 @@ def test_a_password_is_kept_however_it_is_written(
     "text", [None, "", "X=1", "X=1\nexport GRAFANA_ADMIN_PASSWORD=\nY=2\n"], ids=str
 )
 def test_an_env_without_a_password_gets_one(
-    bake: Bake, docker_says: Callable[[str, str], str], text: str | None
+    bake: Bake, path_with_docker: Callable[..., str], text: str | None
 ) -> None:
     project = bake()
     env = project / ".env"
     env.unlink()
     if text is not None:
         env.write_text(text, "utf-8")
-    path = docker_says("2.40.3", "1.44")
+    path = path_with_docker()
     done = run(project, *PREPARE, path=path)
     assert done.stdout == "Wrote .env, with a new password for Grafana's admin.\n"
     lines = env.read_text("utf-8").splitlines()
@@ -168,7 +168,7 @@ def test_an_env_without_a_password_gets_one(
     assert run(project, *PREPARE, path=path).stdout == ""
 
 
-# --- The files that Compose takes --------------------------------------------------------------
+# --- Compose files -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -198,15 +198,15 @@ def test_make_obs_takes_the_files_that_compose_would(
     assert ("MINE" in composed) == bool(more)
 
 
-# --- Versions ----------------------------------------------------------------------------------
+# --- Versions ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("compose", ["2.21.0", "v2.21.3", "2.40.3-3", "5.0.1"])
 @pytest.mark.parametrize("api", ["1.41", "1.52"])
 def test_a_docker_that_is_new_enough_is_accepted(
-    bake: Bake, docker_says: Callable[[str, str], str], compose: str, api: str
+    bake: Bake, path_with_docker: Callable[..., str], compose: str, api: str
 ) -> None:
-    assert run(bake(), *PREPARE, path=docker_says(compose, api)).returncode == 0
+    assert run(bake(), *PREPARE, path=path_with_docker(compose, api)).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -219,10 +219,10 @@ def test_a_docker_that_is_new_enough_is_accepted(
     ],
 )
 def test_an_older_docker_is_refused_in_one_line(
-    bake: Bake, docker_says: Callable[[str, str], str], compose: str, api: str, said: str
+    bake: Bake, path_with_docker: Callable[..., str], compose: str, api: str, said: str
 ) -> None:
     project = bake()
-    done = run(project, *PREPARE, path=docker_says(compose, api))
+    done = run(project, *PREPARE, path=path_with_docker(compose, api))
     assert done.returncode == 1
     assert done.stdout.startswith(said)
     assert done.stdout.count("\n") == 1
@@ -258,7 +258,7 @@ def test_every_mention_of_an_image_has_the_version_of_the_overlay() -> None:
     overlay = (TEMPLATE / "compose.observability.yml").read_text("utf-8")
     images = dict(re.findall(r"_IMAGE:-([\w/-]+):([\w.-]+)}", overlay))
     assert len(images) == 8
-    places = ["--", ".", ":!docs/reliability.*", ":!CHANGELOG.md"]  # what was true at its time
+    places = ["--", ".", ":!docs/reliability.*", ":!CHANGELOG.md"]  # records of the past
     mentions = run(
         ROOT, "git", "grep", "-ohE", rf"({'|'.join(images)}):v?[0-9][a-z0-9.-]*", *places
     )

@@ -1,4 +1,4 @@
-"""What a span, a log line and an exemplar meet on their way: each limit lets through what the one before does."""
+"""Limits between the service and the stores: each limit accepts what the previous one lets through."""
 
 import logging
 import re
@@ -12,24 +12,22 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tests.conftest import TEMPLATE
-from tests.test_settings import services, settings
+from tests.test_settings import settings
 
-WIDE = "\N{GRINNING FACE}"  # 4 bytes in UTF-8, and 12 in a line of ASCII
+WIDE = "\N{GRINNING FACE}"  # 4 bytes in UTF-8, 12 in an ASCII log line
 LOKI_DEFAULTS = {"max_label_names_per_series": 15, "max_structured_metadata_entries_count": 128}
 EXEMPLAR_MAX = 128  # characters: https://prometheus.io/docs/specs/om/open_metrics_spec/#exemplars
 
-__all__ = ["services"]  # a fixture
-
 
 def size_of(text: str) -> int:
-    """Return the bytes of a size such as 16MB, which Loki counts in units of 1,024."""
+    """Return the bytes of a size such as 16MB. Loki uses units of 1,024."""
     number, unit = re.fullmatch(r"(\d+)([KM])B", text).groups()  # type: ignore[union-attr]
     return int(number) * {"K": 2**10, "M": 2**20}[unit]
 
 
 @pytest.fixture
 def error() -> BaseException:
-    """Return an error whose message, and so whose traceback, is far too long."""
+    """Return an error whose message and traceback exceed all limits."""
     try:
         raise RuntimeError((WIDE * 100 + "\n") * 1000)
     except RuntimeError as error:
@@ -37,14 +35,14 @@ def error() -> BaseException:
 
 
 def test_what_the_sdk_cuts_is_cut_again_where_it_can_be_seen(
-    observability: ModuleType, services: Any
+    observability: ModuleType, overlay: Any
 ) -> None:
-    kept = int(services["backend"]["environment"]["OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"])
+    kept = int(overlay["backend"]["environment"]["OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"])
     assert kept > observability.redaction.TEXT_MAX
 
 
 def test_a_batch_of_the_longest_spans_reaches_tempo_whole(
-    observability: ModuleType, services: Any, error: BaseException
+    observability: ModuleType, overlay: Any, error: BaseException
 ) -> None:
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
@@ -59,7 +57,7 @@ def test_a_batch_of_the_longest_spans_reaches_tempo_whole(
     distributor = settings("tempo/tempo.yml")["distributor"]
     longest = max(len(text.encode()) for text in texts)
     assert 16_000 < longest <= distributor["max_attribute_bytes"]
-    batch = int(services["backend"]["environment"]["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"])
+    batch = int(overlay["backend"]["environment"]["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"])
     size = encode_spans([sent] * batch).ByteSize()
     grpc = distributor["receivers"]["otlp"]["protocols"]["grpc"]
     assert 4 * 2**20 < size <= grpc["max_recv_msg_size_mib"] * 2**20

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pytest
 from tests.backend import running_backend
 from tests.conftest import TEMPLATE
 from tests.prometheus import running_prometheus
+from tests.test_generated_project import run
 
 PROGRAM = TEMPLATE / "observability" / "check" / "obs_check.py"
 HOPS = ["prometheus", "exemplar", "tempo", "loki", "grafana"]
@@ -98,13 +98,8 @@ def test_a_request_is_found_also_behind_a_root_path(yes_project: Path, tmp_path:
         target = backend.url.removeprefix("http://")
         with running_prometheus(target, tmp_path / "prometheus") as prometheus:
             urls = {"OBS_CHECK_BACKEND": backend.url, "OBS_CHECK_PROMETHEUS": prometheus.url}
-            done = subprocess.run(
-                [sys.executable, "-B", PROGRAM, "prometheus", "exemplar"],
-                env=urls,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-    assert done.returncode == 0, done.stdout + done.stderr
+            hops = ("prometheus", "exemplar")
+            done = run(tmp_path, sys.executable, "-B", PROGRAM, *hops, **urls)
+    assert done.returncode == 0, done.stdout
     assert "http_requests_total increased from 0 to 1" in done.stdout
     assert "has an exemplar of trace" in done.stdout

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from tests.conftest import TEMPLATE
@@ -29,18 +28,11 @@ def settings(name: str) -> Any:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module")
-def services(yes_project: Path) -> Any:
-    """Return the services of the overlay's file, as they stand there."""
-    text = (yes_project / "compose.observability.yml").read_text(encoding="utf-8")
-    return yaml.safe_load(text)["services"]
-
-
 # --- Retention ---------------------------------------------------------------------------------
 
 
-def test_metrics_are_kept_as_long_as_the_objectives_look_back(services: Any) -> None:
-    (flag,) = (each for each in services["prometheus"]["command"] if "retention" in each)
+def test_metrics_are_kept_as_long_as_the_objectives_look_back(overlay: Any) -> None:
+    (flag,) = (each for each in overlay["prometheus"]["command"] if "retention" in each)
     days = re.fullmatch(
         r"--storage\.tsdb\.retention\.time=\$\{PROMETHEUS_RETENTION:-(\d+)d\}", flag
     )
@@ -48,9 +40,9 @@ def test_metrics_are_kept_as_long_as_the_objectives_look_back(services: Any) -> 
     assert int(days[1]) > OBJECTIVE_DAYS
 
 
-def test_log_lines_are_really_deleted(services: Any) -> None:
-    assert services["loki"]["environment"]["LOKI_RETENTION"] == "${LOKI_RETENTION:-168h}"
-    assert "-config.expand-env=true" in services["loki"]["command"]
+def test_log_lines_are_really_deleted(overlay: Any) -> None:
+    assert overlay["loki"]["environment"]["LOKI_RETENTION"] == "${LOKI_RETENTION:-168h}"
+    assert "-config.expand-env=true" in overlay["loki"]["command"]
     loki = settings("loki/loki-config.yml")
     assert loki["limits_config"]["retention_period"] == "${LOKI_RETENTION}"
     assert loki["compactor"]["retention_enabled"] is True
@@ -60,9 +52,9 @@ def test_log_lines_are_really_deleted(services: Any) -> None:
     )
 
 
-def test_traces_are_really_deleted(services: Any) -> None:
-    assert services["tempo"]["environment"]["TEMPO_RETENTION"] == "${TEMPO_RETENTION:-168h}"
-    assert "-config.expand-env=true" in services["tempo"]["command"]
+def test_traces_are_really_deleted(overlay: Any) -> None:
+    assert overlay["tempo"]["environment"]["TEMPO_RETENTION"] == "${TEMPO_RETENTION:-168h}"
+    assert "-config.expand-env=true" in overlay["tempo"]["command"]
     tempo = settings("tempo/tempo.yml")
     plans = tempo["backend_scheduler"]["provider"]["compaction"]["compaction"]
     does = tempo["backend_worker"]["compaction"]
@@ -72,14 +64,14 @@ def test_traces_are_really_deleted(services: Any) -> None:
 # --- Who is told, and who may look -------------------------------------------------------------
 
 
-def test_the_programs_report_to_nobody_and_fetch_nothing(services: Any) -> None:
-    assert OFFLINE.items() <= services["grafana"]["environment"].items()
+def test_the_programs_report_to_nobody_and_fetch_nothing(overlay: Any) -> None:
+    assert OFFLINE.items() <= overlay["grafana"]["environment"].items()
     assert settings("loki/loki-config.yml")["analytics"]["reporting_enabled"] is False
     assert settings("tempo/tempo.yml")["usage_report"]["reporting_enabled"] is False
 
 
-def test_who_does_not_sign_in_may_look_and_no_more(services: Any) -> None:
-    grafana = services["grafana"]["environment"]
+def test_who_does_not_sign_in_may_look_and_no_more(overlay: Any) -> None:
+    grafana = overlay["grafana"]["environment"]
     assert grafana["GF_AUTH_ANONYMOUS_ENABLED"] == "${GRAFANA_ANONYMOUS:-true}"
     assert grafana["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
     assert grafana["GF_SECURITY_ADMIN_PASSWORD"].startswith("${GRAFANA_ADMIN_PASSWORD:?")

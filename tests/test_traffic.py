@@ -1,4 +1,4 @@
-"""What make obs-traffic sends: the program without its container, to a real backend."""
+"""make obs-traffic: the program runs without its container and sends requests to a real backend."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ def traffic(url: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def rows(output: str) -> dict[str, list[str]]:
-    """Return the words of each row of the table by its kind."""
+    """Return the words of each row of the printed table, by kind."""
     lines = [line.split() for line in output.partition("kind ")[2].splitlines()[1:]]
     return {line[0]: line[1:] for line in lines}
 
