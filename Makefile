@@ -35,7 +35,7 @@ test-newest: $(VENV)/.installed ## Run the tests of the backend with the newest 
 	$(BIN)/uv pip install --no-config --python .venv-newest --upgrade $(NEWEST)
 	$(BIN)/cookiecutter --no-input --default-config --overwrite-if-exists --output-dir .venv-newest . project_slug=newest
 	failed=; (cd .venv-newest/newest/backend && ../../bin/pytest) || failed=yes; \
-	  .venv-newest/bin/pytest -ra tests/test_backend_*.py $(ARGS) || failed=yes; test -z "$$failed"
+	  .venv-newest/bin/pytest -ra tests/service $(ARGS) || failed=yes; test -z "$$failed"
 
 .PHONY: bench
 bench: $(VENV)/.installed ## Measure the overhead of observability; writes docs/performance.md; ARGS="http" for a part

@@ -15,7 +15,7 @@ import requests
 from benchmarks.load import Timed, paced
 from benchmarks.routes import NOTHING, series_paths
 from benchmarks.servers import OBSERVED, ROOT, server, span_receiver
-from benchmarks.statistic import percentile
+from tests.support.percentile import percentile
 
 SERIES = (30, 300, 3000)
 SCRAPES = 100

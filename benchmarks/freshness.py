@@ -10,9 +10,9 @@ from typing import Any
 import docker
 import requests
 
-from benchmarks.statistic import percentile
-from tests.backend import API, ITEMS
-from tests.stack import Stack, running_stack
+from tests.support.backend import API, ITEMS
+from tests.support.compose_stack import Stack, running_stack
+from tests.support.percentile import percentile
 
 ROUNDS = 20
 GIVE_UP_SECONDS = 30.0

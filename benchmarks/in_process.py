@@ -21,9 +21,9 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from benchmarks.servers import span_receiver
-from benchmarks.statistic import percentile
 from benchmarks.variants import COMPLETE, ENDPOINT, METRICS, VARIANTS
-from tests.instructions import UNKEPT, arguments, path, request, service
+from tests.support.bytecode import UNKEPT, arguments, path, request, service
+from tests.support.percentile import percentile
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 30
@@ -69,7 +69,7 @@ def growth(project: Path) -> dict[str, dict[str, int]]:
     for routes, nesting in SIZES:
         counts: dict[str, int] = {}
         for traced in ("untraced", "traced"):
-            command = [sys.executable, "-m", "tests.instructions", str(project)]
+            command = [sys.executable, "-m", "tests.support.bytecode", str(project)]
             command += [str(routes), str(nesting), traced]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
             counts |= json.loads(done.stdout)

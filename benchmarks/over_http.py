@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.load import missing_wrk, paced, saturated
 from benchmarks.routes import NOTHING
 from benchmarks.servers import ITEM, OBSERVED, SERVERS, SILENT, Server, server, span_receiver
-from benchmarks.statistic import percentile
+from tests.support.percentile import percentile
 
 # Many short rounds: the speed of a machine that others use drifts, and a ratio is within one round.
 PACED_ROUNDS, PACED_SECONDS = 8, 1.5

@@ -13,8 +13,10 @@ from pathlib import Path
 import requests
 import yaml
 
-from tests.backend import API, DEFAULT, ITEMS, receiver
-from tests.running import Running, free_port, start_process
+from tests.support.backend import API, DEFAULT, ITEMS
+from tests.support.otlp_receiver import receiver
+from tests.support.ports import free_port
+from tests.support.processes import Running, start_process
 
 ROOT = Path(__file__).parent.parent
 POLL_SECONDS = 0.002

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 
-from tests.instructions import observe
+from tests.support.bytecode import observe
 
 ENDPOINT = "BENCH_ENDPOINT"  # environment variable: the address of the span receiver
 

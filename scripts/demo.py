@@ -10,17 +10,17 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import requests
 from cookiecutter.main import cookiecutter
 
 from scripts.engine import OVERLAY, compose, engine_problem, split_services
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 FOLDER = Path(os.environ.get("DEMO_FOLDER", ROOT / "demo"))
@@ -90,21 +90,17 @@ def generate() -> Path:
     )
     if is_new:
         more = {"PRINT_SPANS": "true", "DEMO_ROUTES": "yes"}
-        settings = {name: free_port(port) for name, port in PORTS.items()} | more
+        settings = {name: port_near(port) for name, port in PORTS.items()} | more
         with (project / ".env").open("a", encoding="utf-8") as env:
             env.writelines(f"{name}={value}\n" for name, value in settings.items())
     return project
 
 
-def free_port(wanted: int) -> int:
+def port_near(wanted: int) -> int:
     """Return this loopback port, or a free one if it is in use."""
     with socket.socket() as probe:
         probe.settimeout(1)
-        if probe.connect_ex(("127.0.0.1", wanted)) != 0:
-            return wanted
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+        return wanted if probe.connect_ex(("127.0.0.1", wanted)) else free_port()
 
 
 def in_containers(project: Path) -> list[str]:
@@ -175,13 +171,17 @@ def follow(url: str, output: Output) -> None:
     """
     trace_id = uuid.uuid4().hex
     headers = {"traceparent": f"00-{trace_id}-{uuid.uuid4().hex[:16]}-01"}
-    wait_for("the backend", lambda: requests.get(f"{url}{ITEMS}", timeout=5).ok)
+    wait_until(lambda: requests.get(f"{url}{ITEMS}", timeout=5).ok, "the backend", WAIT_SECONDS)
     body = {"name": f"Demo {trace_id[:8]}"}
     answer = requests.post(url + ITEMS, json=body, headers=headers, timeout=10)
     print(f"\nPOST {url}{ITEMS} {json.dumps(body)}: {answer.status_code}, trace {trace_id}\n")
-    print(f"metric  {wait_for('the metric', lambda: find_metric(url, trace_id))}\n")
-    print(f"span    {wait_for('the span', lambda: find_line(output, trace_id, 'name'))}\n")
-    print(f"log     {wait_for('the log line', lambda: find_line(output, trace_id, 'logger'))}")
+    shown: dict[str, Callable[[], str | None]] = {
+        "metric": lambda: find_metric(url, trace_id),
+        "span": lambda: find_line(output, trace_id, "name"),
+        "log": lambda: find_line(output, trace_id, "logger"),
+    }
+    found = [f"{name:<8}{wait_until(shown[name], name, WAIT_SECONDS)}" for name in shown]
+    print("\n\n".join(found))
 
 
 def find_metric(url: str, trace_id: str) -> str | None:
@@ -195,23 +195,6 @@ def find_line(output: Output, trace_id: str, member: str) -> str | None:
     """Return the JSON line that has the trace id and this member."""
     lines = (line for line in output().splitlines() if trace_id in line)
     return next((line for line in lines if member in json.loads(line)), None)
-
-
-def wait_for(what: str, find: Callable[[], Any]) -> Any:
-    """Call ``find`` until it returns a true value, and return that value.
-
-    Raises:
-        TimeoutError: it found nothing within `WAIT_SECONDS`.
-    """
-    deadline = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            if found := find():
-                return found
-        except OSError:
-            pass
-        time.sleep(0.2)
-    raise TimeoutError(f"timed out after {WAIT_SECONDS:g} s waiting for {what}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,20 +14,11 @@ import pytest
 import yaml
 from cookiecutter.main import cookiecutter
 
-from tests.backend import Backend, Receiver, receiver, running_backend
-from tests.running import unavailable
-from tests.stack import Stack, need_engine, running_stack
-
-ROOT = Path(__file__).parent.parent
-TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
-
-# A shell script that stands for a python3 of another age.
-OLD_PYTHON = f"""
-[ "$1" = --version ] && echo Python 3.10.9 && exit
-exec {sys.executable} -c "import sys; sys.version_info = (3, 10, 9); $2"
-"""
-
-Bake = Callable[..., Path]
+from tests.support.backend import Backend, running_backend
+from tests.support.compose_stack import Stack, running_stack
+from tests.support.otlp_receiver import Receiver, receiver
+from tests.support.prerequisites import need_engine, unavailable
+from tests.support.template import Bake, copy_template
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -65,22 +56,6 @@ def backend(
     database = tmp_path_factory.mktemp("database") / "app.db"
     with running_backend(yes_project, database, endpoint=tempo.endpoint) as running:
         yield running
-
-
-def tree(folder: Path) -> list[str]:
-    """Return the path of every file below ``folder``, relative to it, sorted."""
-    return sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
-    )
-
-
-def copy_template(folder: Path) -> Path:
-    """Copy the template, without the caches that tools leave in a working tree."""
-    shutil.copy(ROOT / "cookiecutter.json", folder)
-    caches = shutil.ignore_patterns("__pycache__", ".*_cache", ".venv")
-    for source in (ROOT / "hooks", TEMPLATE):
-        shutil.copytree(source, folder / source.name, ignore=caches)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -12,13 +12,14 @@ import requests
 import yaml
 
 from scripts.engine import OVERLAY, configuration
-from tests.backend import ITEMS
-from tests.conftest import Bake
 from tests.faults import report
 from tests.faults.inject import BACKEND_IMAGE, VOLUMES
-from tests.faults.load import RATE, percentile, running_load
+from tests.faults.load import RATE, latency_ms, running_load
 from tests.faults.observe import Undisturbed
-from tests.stack import Stack, docker, running_stack
+from tests.support.backend import ITEMS
+from tests.support.compose_stack import Stack, running_stack
+from tests.support.docker import docker
+from tests.support.template import Bake
 
 WARM_SECONDS = 3
 WINDOWS = 6
@@ -37,7 +38,7 @@ def faulty(bake: Bake, pytestconfig: pytest.Config) -> Iterator[Stack]:
     options = {"type": "tmpfs", "device": "tmpfs", "o": f"size={VOLUME_SIZE},mode=1777"}
     limits = {"volumes": {name: {"driver_opts": options} for name, _ in VOLUMES.values()}}
     (project / "volumes.yml").write_text(yaml.safe_dump(limits), encoding="utf-8")
-    with running_stack(project, [*OVERLAY, "volumes.yml"], fixed_ports=True) as running:
+    with running_stack(project, [*OVERLAY, "volumes.yml"], keep_ports=True) as running:
         services = configuration(project, OVERLAY)["services"]
         images = {name: services[name]["image"] for name in running.services if name != "backend"}
         running.patience = PATIENCE_SECONDS
@@ -77,7 +78,7 @@ def undisturbed(faulty: Stack) -> Undisturbed:
         for _ in range(WINDOWS):
             started = len(load.answers)
             load.go_on_for(WINDOW_SECONDS)
-            windows.append(percentile(load.answers[started:], 0.99))
+            windows.append(latency_ms(load.answers[started:], 99))
     return Undisturbed(statistics.median(windows), max(windows))
 
 

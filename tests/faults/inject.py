@@ -13,8 +13,10 @@ from typing import Any
 
 import yaml
 
-from tests.running import unavailable, wait_until
-from tests.stack import PORT_VARIABLES, Stack, docker
+from tests.support.compose_stack import PORT_VARIABLES, Stack
+from tests.support.docker import docker
+from tests.support.prerequisites import unavailable
+from tests.support.waiting import wait_until
 
 # Some know better than who enters the block when they began, in seconds since the epoch.
 Fault = Callable[[Stack, str], AbstractContextManager[float | None]]

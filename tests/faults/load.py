@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import httpx2
 
-from tests.backend import API, ITEMS
-from tests.running import wait_until
+from tests.support.backend import API, ITEMS
+from tests.support.percentile import percentile
+from tests.support.waiting import wait_until
 
 RATE = 50.0  # requests per second
 TIMEOUT_SECONDS = 30.0
@@ -132,7 +133,6 @@ def running_load(url: str, rate: float = RATE) -> Iterator[Load]:
         thread.join()
 
 
-def percentile(answers: Sequence[Answer], share: float) -> float:
-    """Return the milliseconds within which this share of the answers came."""
-    ordered = sorted(answer.seconds for answer in answers)
-    return ordered[math.ceil(share * len(ordered)) - 1] * 1000
+def latency_ms(answers: Sequence[Answer], percent: float) -> float:
+    """Return a percentile of the response times, in milliseconds."""
+    return percentile([answer.seconds for answer in answers], percent) * 1000

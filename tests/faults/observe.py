@@ -10,10 +10,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
-from tests.faults.load import Answer, Load, percentile
-from tests.prometheus import exposed
-from tests.running import wait_until
-from tests.stack import Stack
+from tests.faults.load import Answer, Load, latency_ms
+from tests.support.compose_stack import Stack
+from tests.support.prometheus import exposed
+from tests.support.waiting import wait_until
 
 RECOVERY_SECONDS = 30.0
 SETTLED_SECONDS = 60.0
@@ -106,7 +106,7 @@ def answered(row: Row, answers: list[Answer], undisturbed: Undisturbed) -> None:
     """Fill in how the backend answered."""
     row.requests = len(answers)
     row.wrong = sum(answer.status != answer.expected for answer in answers)
-    row.p99 = percentile(answers, 0.99)
+    row.p99 = latency_ms(answers, 99)
     row.undisturbed, row.highest = undisturbed.p99, undisturbed.highest
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from tests.faults import observe
-from tests.running import wait_until
-from tests.stack import Stack
+from tests.support.compose_stack import Stack
+from tests.support.waiting import wait_until
 
 
 @dataclass

@@ -11,13 +11,13 @@ from datetime import datetime
 import pytest
 import requests
 
-from tests.backend import HEALTH, ITEMS
 from tests.faults import inject, observe
 from tests.faults.load import RATE, Answer, running_load
-from tests.running import wait_until
-from tests.stack import Stack, docker, unused_ports
-
-pytestmark = pytest.mark.e2e
+from tests.support.backend import HEALTH, ITEMS
+from tests.support.compose_stack import Stack
+from tests.support.docker import docker
+from tests.support.ports import fixed_ports
+from tests.support.waiting import wait_until
 
 STEADY_SECONDS = 5
 STOP_SECONDS = 5.0  # of Docker's 10
@@ -127,7 +127,7 @@ def create_slowly(url: str, begun: threading.Event) -> int:
 
 
 def test_three_backends_share_the_work_and_are_all_seen(faulty: Stack, figure: Figure) -> None:
-    ports = unused_ports(3)
+    ports = fixed_ports(3)
     span = f"{min(ports)}-{max(ports)}"
     scale = ["up", "--detach", "--wait", "--no-deps", "--scale"]
     started = time.time()

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.backend import ITEMS, Backend, Receiver, receiver, running_backend
-from tests.prometheus import Prometheus, running_prometheus
-from tests.running import unavailable, wait_until
+from tests.support.backend import ITEMS, Backend, running_backend
+from tests.support.otlp_receiver import Receiver, receiver
+from tests.support.prerequisites import unavailable
+from tests.support.prometheus import Prometheus, running_prometheus
+from tests.support.waiting import wait_until
 
 LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 REQUESTS = 20

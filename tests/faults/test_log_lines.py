@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.running import wait_until
-from tests.stack import Stack
-
-pytestmark = pytest.mark.e2e
+from tests.support.compose_stack import Stack
+from tests.support.waiting import wait_until
 
 SEEN_SECONDS = 30.0
 FLOOD_SECONDS = 30

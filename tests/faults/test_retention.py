@@ -12,12 +12,13 @@ import requests
 import yaml
 
 from scripts.engine import OVERLAY, configuration
-from tests.backend import ITEMS
 from tests.faults import inject
-from tests.running import wait_until
-from tests.stack import Stack, docker
+from tests.support.backend import ITEMS
+from tests.support.compose_stack import Stack
+from tests.support.docker import docker
+from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.long]
+pytestmark = pytest.mark.long
 
 HOUR = 3600
 DAY = 24 * HOUR

@@ -9,9 +9,7 @@ import pytest
 from tests.faults import inject, observe
 from tests.faults.inject import Fault
 from tests.faults.load import running_load
-from tests.stack import Stack
-
-pytestmark = pytest.mark.e2e
+from tests.support.compose_stack import Stack
 
 BEFORE_SECONDS = 3
 FAULT_SECONDS = 5

@@ -13,14 +13,16 @@ import pytest
 import requests
 
 from scripts.engine import OVERLAY, configuration
-from tests.backend import ITEMS
-from tests.conftest import Bake
 from tests.faults import inject, observe
 from tests.faults.inject import BACKEND_IMAGE
-from tests.running import unavailable, wait_until
-from tests.stack import Stack, docker, running_stack
+from tests.support.backend import ITEMS
+from tests.support.compose_stack import Stack, running_stack
+from tests.support.docker import docker
+from tests.support.prerequisites import unavailable
+from tests.support.template import Bake
+from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.long]
+pytestmark = pytest.mark.long
 
 STORED_SECONDS = 30.0
 ENGINE_SECONDS = 120.0
@@ -30,7 +32,7 @@ ENGINE_SECONDS = 120.0
 def kept(bake: Bake) -> Iterator[Stack]:
     """Run the overlay with its ordinary volumes."""
     project = bake(project_slug=BACKEND_IMAGE.split("-backend")[0])
-    with running_stack(project, fixed_ports=True) as running:
+    with running_stack(project, keep_ports=True) as running:
         yield running
 
 

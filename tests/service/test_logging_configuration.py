@@ -1,0 +1,173 @@
+"""Whatever else configures logging: each record is one line of JSON, with its trace and no secret."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.applications import FAIL_ID, WORK_ID, application, ask
+from tests.support.backend import Backend
+
+INI = """[loggers]\\nkeys=root\\n[handlers]\\nkeys=console\\n[formatters]\\nkeys=plain
+[logger_root]\\nlevel=WARNING\\nhandlers=console
+[handler_console]\\nclass=StreamHandler\\nargs=(sys.stderr,)\\nformatter=plain
+[formatter_plain]\\nformat=plain %(message)s\\n""".replace("\n", "\\n")
+CONSOLE = {"console": {"class": "logging.StreamHandler"}}
+ROOT = {"version": 1, "handlers": CONSOLE, "root": {"level": "INFO", "handlers": ["console"]}}
+OWN = {"handlers": ["console"], "level": "INFO", "propagate": False}
+WAYS = {
+    "basicConfig": "logging.basicConfig(level=logging.INFO)",
+    "basicConfig by force": "logging.basicConfig(level=logging.INFO, force=True)",
+    "dictConfig": f"logging.config.dictConfig({ROOT})",
+    "dictConfig of others": f"logging.config.dictConfig({ROOT | {'disable_existing_loggers': False}})",
+    "dictConfig of its package": f"logging.config.dictConfig({ROOT | {'loggers': {'app': OWN}}})",
+    "fileConfig": f'import io; logging.config.fileConfig(io.StringIO("{INI}"))',
+    "a record factory": "logging.setLogRecordFactory(lambda *a, **k: logging.LogRecord(*a, **k))",
+    "a queue": (
+        "import queue, logging.handlers; waiting = queue.SimpleQueue();"
+        " logging.getLogger().addHandler(logging.handlers.QueueHandler(waiting));"
+        " logging.handlers.QueueListener(waiting, logging.StreamHandler()).start()"
+    ),
+    "loguru": "from app.intercept import configure; configure()",
+}
+# As loguru's documentation has it.
+INTERCEPT = """
+import logging
+
+from loguru import logger
+
+class InterceptHandler(logging.Handler):
+    def emit(self, record):
+        logger.opt(depth=6, exception=record.exc_info).log(record.levelno, record.getMessage())
+
+def configure():
+    logging.basicConfig(handlers=[InterceptHandler()], level=0, force=True)
+"""
+PLACES = ["before", "after", "lifespan"]
+
+
+def check_lines(backend: Backend) -> None:
+    """Check what a request that works and one that fails have written."""
+    ask(backend)
+    output = backend.running.output()
+    (line,) = backend.log(logger="app.mine")
+    assert (line["message"], line["trace_id"]) == ("working with token=[REDACTED]", WORK_ID)
+    assert (line["password"], line["order"]) == ("[REDACTED]", 7)
+    (error,) = backend.log(logger="app.error")
+    assert error["trace_id"] == FAIL_ID
+    assert output.count("boom with token=[REDACTED]") == error["exception"].count("boom") + 1
+    assert len(backend.log(logger="app.access")) == 2
+    assert "s3cr3t" not in output
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("way", WAYS)
+def test_each_record_is_one_line_whoever_configures_logging(
+    yes_project: Path, tmp_path: Path, way: str, place: str
+) -> None:
+    (tmp_path / "project/backend/app").mkdir(parents=True)
+    (tmp_path / "project/backend/app/intercept.py").write_text(INTERCEPT, "utf-8")
+    parts: dict[str, Any] = {place: WAYS[way]}
+    with application(yes_project, tmp_path, **parts) as backend:
+        check_lines(backend)
+
+
+@pytest.mark.parametrize("suffix", ["json", "ini"])
+def test_a_configuration_on_the_command_line_is_replaced(
+    yes_project: Path, tmp_path: Path, suffix: str
+) -> None:
+    config = tmp_path / f"log.{suffix}"
+    config.write_text(json.dumps(ROOT) if suffix == "json" else INI.replace("\\n", "\n"), "utf-8")
+    options = f"--log-config={config}", "--access-log"
+    with application(yes_project, tmp_path, *options) as backend:
+        check_lines(backend)
+        assert backend.log(logger="uvicorn.access") == []
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        "logging.getLogger('app').addHandler(logging.StreamHandler())",
+        "logging.getLogger('app.mine').addHandler(logging.StreamHandler())",
+        "[each.setLevel('CRITICAL') for each in logging.getLogger().handlers]",
+        "logging.disable(logging.CRITICAL)",
+    ],
+    ids=["handler above", "handler", "level of the handler", "disabled"],
+)
+def test_what_a_request_does_to_logging_switches_nothing_off(
+    yes_project: Path, tmp_path: Path, work: str
+) -> None:
+    work += "; logging.getLogger('app.mine').error('once with token=s3cr3t')"
+    with application(yes_project, tmp_path, work=work) as backend:
+        ask(backend)
+        output = backend.running.output()
+        written = backend.log(message="once with token=[REDACTED]")
+        assert output.count("once with") == len(written) == ("CRITICAL" not in work)
+        assert len(backend.log(logger="app.access")) == 2
+        assert "s3cr3t" not in output
+
+
+@pytest.mark.parametrize("level", [None, "INFO"])
+def test_the_calls_of_a_client_write_lines_of_their_own_only_when_asked_to(
+    yes_project: Path, tmp_path: Path, level: str | None
+) -> None:
+    before = "import httpx2\n"
+    if level:
+        before += f"logging.getLogger('httpx2').setLevel('{level}')"
+    transport = "httpx2.MockTransport(lambda request: httpx2.Response(200))"
+    work = f"httpx2.Client(transport={transport}).get('http://other/')"
+    with application(yes_project, tmp_path, before=before, work=work) as backend:
+        check_lines(backend)
+        assert len(backend.log(logger="httpx2")) == (level is not None)
+
+
+def test_loguru_and_structlog_write_the_same_lines(yes_project: Path, tmp_path: Path) -> None:
+    before = """
+import structlog
+from loguru import logger as by_loguru
+
+structlog.configure(
+    processors=[structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+)
+printed = logging.StreamHandler()
+printed.setFormatter(structlog.stdlib.ProcessorFormatter(processor=structlog.dev.ConsoleRenderer()))
+logging.getLogger().addHandler(printed)
+"""
+    work = 'by_loguru.info("by loguru"); structlog.get_logger("s").info("by structlog", token="s3cr3t")'
+    with application(yes_project, tmp_path, before=before, work=work) as backend:
+        check_lines(backend)
+        for message in ("by loguru", "by structlog"):
+            (line,) = backend.log(message=message)
+            assert line["trace_id"] == WORK_ID
+
+
+@pytest.mark.parametrize("structlog", ["pass", "structlog.configure(logger_factory=PRINT)"])
+def test_what_cannot_be_replaced_is_named_once_at_the_start(
+    yes_project: Path, tmp_path: Path, structlog: str
+) -> None:
+    structlog = structlog.replace("PRINT", "structlog.PrintLoggerFactory()")
+    before = f"""
+import loguru
+import structlog
+
+{structlog}
+loguru.logger.add("{tmp_path}/of-loguru")
+logging.getLogger().addHandler(logging.FileHandler("{tmp_path}/file"))
+"""
+    with application(yes_project, tmp_path, before=before) as backend:
+        check_lines(backend)
+        warnings = [line["message"] for line in backend.log(logger="app.observability")]
+    for name in ("PrintLogger", "FileHandler", "of-loguru"):
+        assert sum(name in text for text in warnings) == 1, warnings
+    assert len(warnings) == 3
+
+
+def test_the_stack_of_a_line_is_kept_and_its_trace_cannot_be_forged(
+    yes_project: Path, tmp_path: Path
+) -> None:
+    work = 'logging.getLogger("app.mine").info("who calls?", stack_info=True)'
+    with application(yes_project, tmp_path, work=work) as backend:
+        ask(backend)
+        assert "in work" in backend.log(message="who calls?")[0]["stack"]

@@ -1,0 +1,224 @@
+"""What a request says stays data, secrets are stored nowhere, and callers have no say beyond limits."""
+
+import json
+import socket
+import time
+import uuid
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from tests.support.backend import API, HEALTH, ITEMS, OPENMETRICS, Backend, running_backend
+from tests.support.otlp_receiver import Receiver, attributes
+
+MARK = "injected"  # in everything that the requests of the corpus say
+CORPUS = {
+    "line breaks": f'\r\n{{"level":"critical","message":"{MARK}"}}\r\n',
+    "unicode line breaks": f"\u0085\u2028\u2029\x0b\x0c\x1c{MARK}",
+    "terminal": f"\x1b]0;{MARK}\x07\x1b[2J\x1b[31m\x9b31m\x08\x7f",
+    "text direction": f"\u202e\u2066\u200f{MARK}\u2069\ufeff",
+    "json": f'","level":"critical","{MARK}":{{"a":[1,"',
+    "labels": f'"}} {MARK} 1\n{MARK}{{a="b"}} 1 # {{trace_id="{MARK}"}}',
+    "formats": f"%s%(message)s%n{{0}}{{{MARK}.__class__}}${{{MARK}}}",
+    "not unicode": f"\udcff\udcfe{MARK}\x00",
+    "huge": MARK * 4000,
+}
+LOG_FIELDS = {
+    *("timestamp", "level", "logger", "message", "trace_id", "span_id", "exception"),
+    *("method", "path", "endpoint", "status", "duration_ms", "client", "order"),
+}
+SPAN_FIELDS = {
+    *("http.request.method", "http.request.method_original", "http.response.status_code"),
+    *("http.route", "network.protocol.version", "server.address", "server.port", "url.path"),
+    *("url.query", "url.scheme", "error.type"),
+}
+HIDDEN = "hunter2s"
+
+
+def escaped(text: str) -> str:
+    """Return a text as it stands in a URL, every byte escaped."""
+    return "".join(f"%{byte:02X}" for byte in text.encode("utf-8", "surrogateescape"))
+
+
+def send(backend: Backend, head: bytes) -> bytes:
+    """Send bytes as they are, however wrong, and return the answer."""
+    address = urlsplit(backend.url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.sendall(head)
+        answer = b""
+        try:
+            while part := connection.recv(65536):
+                answer += part
+        except ConnectionResetError:
+            pass  # it did not read all of it
+        return answer
+
+
+def ended(backend: Backend, tempo: Receiver) -> list[Span]:
+    """Return the spans of all requests so far, sent before that of a last one."""
+    trace_id = uuid.uuid4().hex
+    backend.get("/last", headers={"traceparent": f"00-{trace_id}-{'1' * 16}-01"})
+    tempo.wait_for_trace(trace_id)
+    backend.wait_for_log(trace_id=trace_id)
+    return tempo.spans
+
+
+@pytest.mark.parametrize("text", CORPUS.values(), ids=CORPUS)
+def test_what_a_request_says_is_only_ever_a_value(
+    backend: Backend, tempo: Receiver, text: str
+) -> None:
+    raw = text.encode("utf-8", "surrogateescape")
+    end = b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+    target = f"/extra/log?message={escaped(text)}&{escaped(text)}={escaped(text)}".encode()
+    for head in (
+        b"GET /" + escaped(text).encode() + end + b"\r\n",
+        b"GET " + target + end + b"\r\n",
+        b"GET /extra/raise?message=" + escaped(text).encode() + end + b"\r\n",
+        b"GET /" + raw + end + b"\r\n",
+        raw + b" /" + end + b"\r\n",
+        MARK.upper().encode() + b" /" + end + b"\r\n",
+        b"GET /" + end + b"X-Header: " + raw + b"\r\n\r\n",
+        b"GET /" + end + b"User-Agent: " + raw + b"\r\nHost: " + raw + b"\r\n\r\n",
+        b"GET /" + end + b"traceparent: " + raw + b"\r\ntracestate: a=" + raw + b"\r\n\r\n",
+        b"GET /" + end + raw + b": x\r\n\r\n",
+    ):
+        send(backend, head)
+    spans = ended(backend, tempo)
+
+    output = backend.running.log.read_bytes().decode("ascii")
+    assert all(line.isprintable() for line in output.split("\n"))
+    lines = [json.loads(line) for line in output.split("\n") if line]
+    assert {name for line in lines for name in line} <= LOG_FIELDS
+    assert {line["level"] for line in lines} <= {"info", "warning", "error"}
+    assert MARK not in str({(line["logger"], line.get("endpoint")) for line in lines})
+    assert max(len(line.get("path", "")) for line in lines) <= 512
+    assert max(map(len, output.split("\n"))) <= 200_000  # all of it escaped
+
+    assert {name for span in spans for name in attributes(span)} <= SPAN_FIELDS
+    assert MARK not in str({span.name for span in spans})
+    have = [*spans, *(event for span in spans for event in span.events)]
+    assert max(len(str(value)) for each in have for value in attributes(each).values()) <= 4099
+
+    samples = backend.samples()  # reads all of it, or fails
+    assert MARK not in backend.get("/metrics", headers=OPENMETRICS).text
+    assert {name for sample in samples if sample.exemplar for name in sample.exemplar.labels} == {
+        "trace_id",
+        "span_id",
+    }
+
+
+def test_secrets_of_a_request_are_stored_nowhere(backend: Backend, tempo: Receiver) -> None:
+    query = f"message=password%3D{HIDDEN}&access_token={HIDDEN}&X-Amz-Signature={HIDDEN}"
+    query += f"&code={HIDDEN}&user[password]={HIDDEN}&token%5B%5D={HIDDEN}&pwd+={HIDDEN}"
+    query += f"&q=%7B%22password%22%3A%22{HIDDEN}%22%7D"
+    headers = {
+        "authorization": f"Bearer {HIDDEN}",
+        "cookie": f"session={HIDDEN}; id={HIDDEN}",
+        "x-api-key": HIDDEN,
+    }
+    for path in ("/extra/log", "/extra/raise", "/extra/secrets", f"/a;token={HIDDEN}"):
+        backend.get(f"{path}?{query}", headers=headers)
+    spans = ended(backend, tempo)
+    assert "password=[REDACTED]" in backend.log(logger="app.error")[-1]["exception"]
+    assert "access_token=[REDACTED]" in str([attributes(span).get("url.query") for span in spans])
+    assert HIDDEN not in backend.running.output()
+    assert HIDDEN not in str(spans)
+    assert HIDDEN not in backend.get("/metrics", headers=OPENMETRICS).text
+
+
+def test_secrets_are_in_no_span_that_the_application_makes(
+    backend: Backend, tempo: Receiver
+) -> None:
+    backend.get(f"/extra/span?secret={HIDDEN}")
+    (ours,) = [span for span in ended(backend, tempo) if span.name == "ours"]
+    assert attributes(ours) == {"password": "[REDACTED]"}
+    assert [event.name for event in ours.events] == ["asked", "exception"]
+    assert ours.status.message == "RuntimeError: Bearer [REDACTED]"
+    assert HIDDEN not in str(tempo.spans)
+
+
+def test_a_line_that_cannot_be_written_is_not_the_end_of_a_request(backend: Backend) -> None:
+    assert backend.get("/extra/unloggable").status_code == 200
+    assert "..." in str(backend.wait_for_log(message="cyclic")["order"])
+    assert backend.wait_for_log(message="%d (not written as meant: TypeError)")["trace_id"]
+
+
+def test_the_baggage_of_a_caller_is_not_passed_on(backend: Backend) -> None:
+    backend.get("/extra/call?secret=x&path=/extra/secrets", headers={"baggage": "user=jane"})
+    headers = backend.log(logger="app.extra")[-1]["headers"]
+    assert "traceparent" in headers
+    assert "baggage" not in headers
+
+
+def test_secrets_in_the_url_of_a_call_are_not_in_its_span(
+    backend: Backend, tempo: Receiver
+) -> None:
+    backend.get(f"/extra/call?secret={HIDDEN}")
+    calls = [span for span in ended(backend, tempo) if span.kind == Span.SPAN_KIND_CLIENT]
+    assert attributes(calls[-1])["url.full"] == (f"{backend.url}{ITEMS}?api_key=[REDACTED]&limit=1")
+    assert HIDDEN not in str(tempo.spans)
+
+
+@pytest.mark.parametrize("added", ["", "+"])
+def test_which_names_are_secret_is_a_setting(yes_project: Path, tmp_path: Path, added: str) -> None:
+    names = f"{added}colour, *size"
+    with running_backend(yes_project, tmp_path / "app.db", APP_REDACTED_PARAMETERS=names) as ours:
+        for message in ("Colour=red", "shoe_size=42", "token=t", "the last"):
+            ours.get("/extra/log", params={"message": message})
+        ours.wait_for_log(message="the last")
+        messages = [line["message"] for line in ours.log(logger="app.extra")]
+        token = "token=[REDACTED]" if added else "token=t"
+        assert messages == ["Colour=[REDACTED]", "shoe_size=[REDACTED]", token, "the last"]
+
+
+def test_metrics_are_open_unless_a_token_is_set(yes_project: Path, tmp_path: Path) -> None:
+    with running_backend(
+        yes_project, tmp_path / "app.db", **{"APP_METRICS_TOKEN": "the token"}
+    ) as ours:
+        answers = [
+            ours.get("/metrics", headers={"authorization": value} if value else {})
+            for value in (None, "the token", "Bearer", "Bearer the tokeN", "Bearer tökén")
+        ]
+        assert {answer.status_code for answer in answers} == {401}
+        assert {answer.headers["www-authenticate"] for answer in answers} == {"Bearer"}
+        assert not [answer for answer in answers if "python_info" in answer.text]
+        allowed = ours.get("/metrics", headers={"authorization": "Bearer the token"})
+        assert (allowed.status_code, "python_info" in allowed.text) == (200, True)
+        assert ours.get(HEALTH).ok
+        assert "the token" not in ours.running.output()
+
+
+def test_callers_cannot_have_more_traced_than_the_limit(
+    yes_project: Path, tempo: Receiver, tmp_path: Path
+) -> None:
+    """Not even those who choose the ids that are within the service's own share."""
+    ours = {"OTEL_TRACES_SAMPLER_ARG": "0.001", "APP_TRACED_CALLERS": "5"}
+    with running_backend(
+        yes_project, tmp_path / "app.db", endpoint=tempo.endpoint, **ours
+    ) as limited:
+        before, started = len(tempo.spans), time.monotonic()
+        for _ in range(100):
+            forced = f"00-{uuid.uuid4().hex[:16]}{'0' * 16}-{'1' * 16}-01"
+            limited.get(ITEMS, headers={"traceparent": forced})
+        seconds = time.monotonic() - started
+        limited.running.process.terminate()
+        limited.running.process.wait(15)
+        assert 5 <= len(tempo.spans) - before <= 5 + 5 * seconds + 3
+
+
+def test_beyond_the_limit_the_services_own_share_decides(backend: Backend, tempo: Receiver) -> None:
+    """With the default share, all of them, no trace of a caller is ever torn."""
+    ids = [uuid.uuid4().hex for _ in range(40)]
+    for trace_id in ids:
+        backend.get(ITEMS, headers={"traceparent": f"00-{trace_id}-{'1' * 16}-01"})
+    assert set(ids) <= {span.trace_id.hex() for span in ended(backend, tempo)}
+
+
+def test_a_call_goes_on_with_the_callers_trace(backend: Backend, tempo: Receiver) -> None:
+    trace_id = uuid.uuid4().hex
+    traced = {"traceparent": f"00-{trace_id}-{'1' * 16}-01", "tracestate": "vendor=1"}
+    backend.get(f"{API}/upstream/items/1", headers=traced)
+    spans = [span for span in ended(backend, tempo) if span.trace_id.hex() == trace_id]
+    assert [span.trace_state for span in spans] == ["vendor=1"] * 3

@@ -1,0 +1,153 @@
+"""The spans that the running service exports by OTLP/gRPC."""
+
+import uuid
+from pathlib import Path
+
+import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from tests.support.backend import API, HEALTH, ITEMS, Backend, running_backend
+from tests.support.otlp_receiver import Receiver, attributes
+
+
+def spans_of(backend: Backend, tempo: Receiver, path: str) -> list[Span]:
+    """Request the path, and another after it, and return the first's spans as they began.
+
+    All have arrived with the other's, for they are sent in the order in which they ended.
+    """
+    trace_id, last = uuid.uuid4().hex, uuid.uuid4().hex
+    for each, requested in ((trace_id, path), (last, "/last")):
+        backend.get(requested, headers={"traceparent": f"00-{each}-{'1' * 16}-01"})
+    tempo.wait_for_trace(last)
+    spans = [span for span in tempo.spans if span.trace_id.hex() == trace_id]
+    return sorted(spans, key=lambda span: span.start_time_unix_nano)
+
+
+@pytest.mark.parametrize(
+    ("path", "route", "name"),
+    [
+        (f"{ITEMS}/1", f"{ITEMS}/{{item_id}}", f"GET {ITEMS}/{{item_id}}"),
+        ("/v2/things/1", "/v2/things/{thing_id}", "GET /v2/things/{thing_id}"),
+        ("/mounted/a/slow?seconds=0", "/mounted/{tenant}/slow", "GET /mounted/{tenant}/slow"),
+        ("/extra/stream?chunks=3&seconds=0", "/extra/stream", "GET /extra/stream"),
+        ("/nowhere", None, "GET"),
+    ],
+)
+def test_a_request_is_one_server_span_named_by_its_route(
+    backend: Backend, tempo: Receiver, path: str, route: str | None, name: str
+) -> None:
+    (span,) = spans_of(backend, tempo, path)
+    assert (span.kind, span.name) == (Span.SPAN_KIND_SERVER, name)
+    assert attributes(span).get("http.route") == route
+    assert tempo.service_names == {"backend"}
+
+
+@pytest.mark.parametrize("path", [HEALTH, "/metrics"])
+def test_health_checks_and_scrapes_are_not_traced(
+    backend: Backend, tempo: Receiver, path: str
+) -> None:
+    assert spans_of(backend, tempo, path) == []
+
+
+def test_an_unhandled_error_is_on_the_span(backend: Backend, tempo: Receiver) -> None:
+    (span,) = spans_of(backend, tempo, "/extra/raise?message=boom")
+    assert span.status.code == Status.STATUS_CODE_ERROR
+    (event,) = [event for event in span.events if event.name == "exception"]
+    assert attributes(event)["exception.message"] == "boom"
+
+
+def test_a_client_that_goes_away_is_no_error_of_the_service(
+    backend: Backend, tempo: Receiver
+) -> None:
+    stream, upload = uuid.uuid4().hex, uuid.uuid4().hex
+    of = {each: f"00-{each}-{'1' * 16}-01" for each in (stream, upload)}
+    url = "/extra/stream?chunks=1000&seconds=0.05"
+    with backend.get(url, headers={"traceparent": of[stream]}, stream=True):
+        pass
+    backend.abandon_upload(f"traceparent: {of[upload]}")
+    spans = [span for each in of for span in tempo.wait_for_trace(each)]
+    assert [span.status.code for span in spans] == [Status.STATUS_CODE_UNSET] * 2
+    assert [attributes(span)["http.response.status_code"] for span in spans] == [200, 499]
+
+
+def test_the_callers_trace_goes_on(backend: Backend, tempo: Receiver) -> None:
+    backend.get(ITEMS, headers={"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"})
+    (span,) = tempo.wait_for_trace("ab" * 16)
+    assert span.parent_span_id.hex() == "cd" * 8
+
+
+@pytest.mark.parametrize("more", [{}, {"tracestate": "a=1"}, {"baggage": "a=1"}], ids=str)
+def test_a_trace_that_its_caller_does_not_keep_is_in_the_logs_only(
+    backend: Backend, tempo: Receiver, more: dict[str, str]
+) -> None:
+    """Ids and routes are those of any other request, in this service and in the one it calls."""
+    trace_id, path = uuid.uuid4().hex, f"{API}/upstream/items/1"
+    unkept = {"traceparent": f"00-{trace_id}-{'1' * 16}-00", **more}
+    assert backend.get(path, headers=unkept).headers["x-trace-id"] == trace_id
+    endpoints = [f"{API}/upstream/items/{{item_id}}", f"{ITEMS}/{{item_id}}"]
+    lines = [backend.wait_for_log(trace_id=trace_id, endpoint=each) for each in endpoints]
+    assert len({line["span_id"] for line in lines} | {"1" * 16}) == 3
+    spans_of(backend, tempo, "/")  # later than any of that trace
+    assert trace_id not in {span.trace_id.hex() for span in tempo.spans}
+
+
+def test_errors_and_slow_requests_are_found_whatever_share_of_traces_is_kept(
+    yes_project: Path, tempo: Receiver, tmp_path: Path
+) -> None:
+    with running_backend(
+        yes_project, tmp_path / "app.db", endpoint=tempo.endpoint, OTEL_TRACES_SAMPLER_ARG="0"
+    ) as ours:
+        before = len(tempo.spans)
+        failed, slow = ours.get("/extra/raise"), ours.get("/extra/slow?seconds=0.3")
+        ids = [answer.headers["x-trace-id"] for answer in (failed, slow)]
+        assert ours.wait_for_log(logger="app.error")["trace_id"] == ids[0]
+        lines = [ours.wait_for_log(logger="app.access", trace_id=each) for each in ids]
+        assert [line["status"] for line in lines] == [500, 200]
+        assert lines[1]["duration_ms"] > 300 > lines[0]["duration_ms"]
+    assert len(tempo.spans) == before
+
+
+def test_span_log_line_and_exemplar_share_one_trace_id(backend: Backend, tempo: Receiver) -> None:
+    (span,) = spans_of(backend, tempo, f"{ITEMS}/77")
+    line = backend.wait_for_log(path=f"{ITEMS}/77")
+    exemplars = [sample.exemplar.labels for sample in backend.samples() if sample.exemplar]
+    assert (line["trace_id"], line["span_id"]) == (span.trace_id.hex(), span.span_id.hex())
+    assert {"trace_id": line["trace_id"], "span_id": line["span_id"]} in exemplars
+
+
+def test_a_call_to_another_service_is_part_of_the_trace(backend: Backend, tempo: Receiver) -> None:
+    caller, call, called = spans_of(backend, tempo, f"{API}/upstream/items/1")
+    assert caller.name == f"GET {API}/upstream/items/{{item_id}}"
+    assert (call.kind, call.parent_span_id) == (Span.SPAN_KIND_CLIENT, caller.span_id)
+    assert (called.name, called.parent_span_id) == (f"GET {ITEMS}/{{item_id}}", call.span_id)
+    assert len({caller.trace_id, call.trace_id, called.trace_id}) == 1
+    assert attributes(call)["http.request.method"] == "GET"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [(ITEMS, 200), (f"{ITEMS}/1", 404), ("/nowhere", 404), ("/extra/raise", 500)],
+)
+def test_every_answer_names_its_trace(
+    backend: Backend, tempo: Receiver, path: str, status: int
+) -> None:
+    answer = backend.get(path)
+    assert answer.status_code == status
+    assert tempo.wait_for_trace(answer.headers["x-trace-id"])
+
+
+def test_an_unhandled_error_tells_its_trace_and_nothing_else(backend: Backend) -> None:
+    answer = backend.get("/extra/raise?message=secret")
+    trace_id = answer.headers["x-trace-id"]
+    assert answer.json() == {"detail": "Internal Server Error", "trace_id": trace_id}
+    backend.wait_for_log(logger="app.error", trace_id=trace_id)
+
+
+def test_untraced_requests_name_no_trace(backend: Backend) -> None:
+    assert "x-trace-id" not in backend.get(HEALTH).headers
+
+
+def test_spans_that_are_to_be_exported_are_counted(backend: Backend, tempo: Receiver) -> None:
+    before = backend.value("trace_spans_total")
+    assert len(spans_of(backend, tempo, f"{API}/upstream/items/1")) == 3
+    assert backend.value("trace_spans_total") == before + 4  # and the one of /last

@@ -1,0 +1,268 @@
+"""The merged Compose model, with the core alone and with the overlay."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scripts.engine import CORE, OVERLAY, configuration
+from tests.support.container_rules import EXCEPTIONS, broken_rules
+from tests.support.prerequisites import unavailable
+from tests.support.template import tree
+
+STACK = {
+    *("prometheus", "alertmanager", "node-exporter", "loki", "promtail"),
+    *("docker-proxy", "tempo", "grafana"),
+}
+ONE_SHOT = {"obs-check"}
+VOLUMES = {
+    "backend": {"/data"},
+    "prometheus": {"/prometheus"},
+    "alertmanager": {"/alertmanager"},
+    "loki": {"/loki"},
+    "promtail": {"/var/lib/promtail"},
+    "tempo": {"/var/tempo"},
+    "grafana": {"/var/lib/grafana"},
+}
+VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::(?:[-?]([^${}]*)|\+[^${}]*))?\}")
+
+Services = dict[str, dict[str, Any]]
+
+
+def need_compose() -> None:
+    version = ["docker", "compose", "version"]
+    if not shutil.which("docker") or subprocess.run(version, capture_output=True).returncode:
+        unavailable("the program docker compose is missing")
+
+
+@pytest.fixture(scope="module")
+def model(yes_project: Path) -> dict[str, Any]:
+    need_compose()
+    return configuration(yes_project, OVERLAY)
+
+
+@pytest.fixture(scope="module")
+def services(model: dict[str, Any]) -> Services:
+    merged: Services = model["services"]
+    return merged
+
+
+@pytest.fixture(scope="module")
+def core(yes_project: Path) -> dict[str, Any]:
+    need_compose()
+    backend: dict[str, Any] = configuration(yes_project, CORE)["services"]["backend"]
+    return backend
+
+
+def test_the_overlay_adds_exactly_the_stack(services: Services) -> None:
+    assert services.keys() == {"backend"} | STACK | ONE_SHOT
+
+
+def test_the_overlay_changes_only_what_the_backend_needs(
+    core: dict[str, Any], services: Services
+) -> None:
+    changed = {key for key in services["backend"] if services["backend"][key] != core.get(key)}
+    assert changed == {"image", "build", "command", "environment"}
+    assert "depends_on" not in services["backend"]
+
+
+def test_what_stays_in_the_stack_asks_no_proxy(services: Services) -> None:
+    checks = [service["healthcheck"]["test"] for name, service in services.items() if name in STACK]
+    for check in checks:
+        assert "wget" not in check or check[2:4] == ["-Y", "off"]
+    assert services["backend"]["environment"]["no_grpc_proxy"] == "tempo"
+    assert services["promtail"]["environment"]["NO_PROXY"] == "docker-proxy"
+    assert services["grafana"]["environment"]["NO_PROXY"] == "prometheus,loki,tempo"
+
+
+def test_the_core_alone_has_no_extension(core: dict[str, Any]) -> None:
+    assert (core["image"], core.get("environment")) == ("my-service-backend:core", None)
+
+
+def test_the_stack_gives_way_to_the_backend(services: Services) -> None:
+    assert "cpu_shares" not in services["backend"]  # 1,024 then
+    assert {services[name]["cpu_shares"] for name in STACK} == {256}
+
+
+def test_go_frees_memory_before_the_limit_is_reached(services: Services) -> None:
+    """Prometheus looks after that itself; the others are small."""
+    for name in ("loki", "promtail", "tempo"):
+        limit = int(services[name]["mem_limit"])
+        soft = services[name]["environment"]["GOMEMLIMIT"].removesuffix("MiB")
+        assert 0.75 * limit <= int(soft) * 2**20 <= 0.85 * limit, name
+    grafana = services["grafana"]  # beside its plugins
+    soft = grafana["environment"]["GOMEMLIMIT"].removesuffix("MiB")
+    assert 0.5 * int(grafana["mem_limit"]) <= int(soft) * 2**20 <= 0.7 * int(grafana["mem_limit"])
+
+
+def test_every_port_is_bound_to_loopback(services: Services) -> None:
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert len(ports) == 8
+    assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
+    assert len({port["published"] for port in ports}) == 8
+
+
+def test_what_is_opened_to_the_network_are_two_decisions(yes_project: Path, tmp_path: Path) -> None:
+    need_compose()
+    project = shutil.copytree(yes_project, tmp_path / "project")
+    for variable in ("BIND_ADDRESS", "BACKEND_BIND_ADDRESS"):
+        (project / ".env").write_text(f"GRAFANA_ADMIN_PASSWORD=x\n{variable}=192.0.2.1\n")
+        services = configuration(project, OVERLAY)["services"]
+        opened = {
+            name
+            for name, service in services.items()
+            if "192.0.2.1" in {port["host_ip"] for port in service.get("ports", [])}
+        }
+        # The others have no sign-in.
+        assert opened == {"backend" if variable.startswith("BACKEND") else "grafana"}
+
+
+def test_every_service_is_confined(services: Services) -> None:
+    broken = {(name, rule) for name, service in services.items() for rule in broken_rules(service)}
+    # Which user an image has is known only when it runs.
+    assert broken == EXCEPTIONS.keys() - {("promtail", "is not root")}
+    assert not [name for name, service in services.items() if "container_name" in service]
+
+
+def test_every_service_restarts_rotates_its_log_and_tells_its_health(services: Services) -> None:
+    for name, service in services.items():
+        assert service["restart"] == ("no" if name in ONE_SHOT else "unless-stopped"), name
+        assert service["logging"]["options"].keys() == {"max-size", "max-file"}, name
+        assert ("healthcheck" in service) == (name not in ONE_SHOT), name
+
+
+def test_every_image_of_the_stack_is_pinned(services: Services) -> None:
+    for name in STACK:
+        assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+\.\d+(-alpine)?", services[name]["image"]), name
+
+
+def test_no_web_page_of_others_may_read_metrics(services: Services) -> None:
+    assert "--web.cors.origin=^$$" in services["prometheus"]["command"]
+
+
+def test_what_others_may_make_of_the_stores_is_bounded(yes_project: Path) -> None:
+    folder = yes_project / "observability"
+    loki = yaml.safe_load((folder / "loki/loki-config.yml").read_text())
+    assert loki["limits_config"]["deletion_mode"] == "disabled"
+    tempo = yaml.safe_load((folder / "tempo/tempo.yml").read_text())
+    assert 0 < tempo["overrides"]["defaults"]["metrics_generator"]["max_active_series"] <= 20_000
+
+
+def test_data_is_on_named_volumes(services: Services) -> None:
+    for name, service in services.items():
+        mounts = service.get("volumes", [])
+        volumes = [mount for mount in mounts if mount["type"] == "volume"]
+        data = {mount["target"] for mount in volumes if not mount.get("read_only")}
+        assert data == VOLUMES.get(name, set()), name
+
+
+def test_only_the_proxy_sees_the_engine(services: Services) -> None:
+    seen = [name for name, service in services.items() if "docker.sock" in str(service)]
+    assert seen == ["docker-proxy"]
+    assert list(services["docker-proxy"]["networks"]) == ["docker-api"]
+    assert "ports" not in services["docker-proxy"]
+    assert {n for n, s in services.items() if "docker-api" in s["networks"]} == {
+        "docker-proxy",
+        "promtail",
+    }
+
+
+def test_the_engines_socket_is_a_setting(yes_project: Path, tmp_path: Path) -> None:
+    need_compose()
+    project = shutil.copytree(yes_project, tmp_path / "project")
+    socket = "/run/user/1000/podman/podman.sock"
+    (project / ".env").write_text(f"GRAFANA_ADMIN_PASSWORD=x\nDOCKER_SOCKET={socket}\n")
+    proxy = configuration(project, OVERLAY)["services"]["docker-proxy"]
+    mounts = {mount["source"]: mount["target"] for mount in proxy["volumes"]}
+    assert mounts[socket] == "/var/run/docker.sock"
+    assert "/var/run/docker.sock" not in mounts
+    assert socket in (project / ".env.example").read_text()
+
+
+def test_what_differs_is_told_with_its_reason(yes_project: Path) -> None:
+    page = (yes_project / "observability/SECURITY.md").read_text(encoding="utf-8")
+    table = page.split("Only these differ:", 1)[1].split("\n\n", 2)[1]
+    told = {
+        (service, words)
+        for service, may in re.findall(r"(?m)^\| `([\w-]+)` \| (.*?) \|", table)
+        for words in may.split("; ")
+    }
+    words = {
+        "is not root": "be root",
+        "mounts of the host are read-only": "open the engine's socket for writing",
+        "is held by SELinux": "be without SELinux",
+        "has namespaces of its own": "be in the host's user namespace",
+    }
+    assert told == {(service, words[rule]) for service, rule in EXCEPTIONS}
+
+
+def test_the_network_is_named_after_the_project(model: dict[str, Any]) -> None:
+    assert model["networks"]["default"]["name"] == "my-service-network"
+    assert model["networks"]["docker-api"]["internal"] is True
+
+
+@pytest.mark.parametrize("variant", ["yes", "no"])
+def test_env_example_lists_every_variable_with_its_default(
+    request: pytest.FixtureRequest, variant: str
+) -> None:
+    project: Path = request.getfixturevalue(f"{variant}_project")
+    files = OVERLAY if variant == "yes" else CORE
+    text = "\n".join((project / file).read_text() for file in files)
+    text = re.sub(r"(?m)^#.*", "", text)
+    used: dict[str, str] = {}
+    while found := VARIABLE.findall(text):  # one may be the default of another
+        used |= dict(found)
+        text = VARIABLE.sub(r"\2", text)
+    del used["COMPOSE_PROJECT_NAME"]
+    lines = (project / ".env.example").read_text().splitlines()
+    listed = dict(re.findall(r"^(?:# )?([A-Z_]+)=(.*)$", "\n".join(lines), re.MULTILINE))
+    if variant == "yes":
+        assert listed.pop("GRAFANA_ADMIN_PASSWORD") == ""
+        assert "set it in .env" in used.pop("GRAFANA_ADMIN_PASSWORD")
+    assert listed == used
+
+
+def test_a_missing_password_stops_the_stack_and_says_what_to_do(
+    yes_project: Path, tmp_path: Path
+) -> None:
+    need_compose()
+    project = tmp_path / "project"
+    shutil.copytree(yes_project, project)
+    (project / ".env").unlink()
+    command = ["docker", "compose", *(f"--file={file}" for file in OVERLAY), "config"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "GRAFANA_ADMIN_PASSWORD" in done.stderr
+    assert "make obs-up" in done.stderr
+
+
+def test_promtool_accepts_the_configuration_of_prometheus(
+    yes_project: Path, tmp_path: Path
+) -> None:
+    if not shutil.which("promtool"):
+        unavailable("the program promtool is missing")
+    folder = shutil.copytree(yes_project / "observability" / "prometheus", tmp_path / "prometheus")
+    config = folder / "prometheus.yml"
+    (folder / "metrics-token").touch()  # promtool wants to see what start.sh makes in the container
+    text = config.read_text("utf-8").replace("/tmp/metrics-token", "metrics-token")  # noqa: S108
+    config.write_text(text, "utf-8")
+    done = subprocess.run(
+        ["promtool", "check", "config", "--lint=all", "--lint-fatal", str(config)],
+        env=os.environ | {"PROJECT": "my-service", "GRAFANA_URL": "http://127.0.0.1:3000"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_yaml_file_of_the_stack_parses(yes_project: Path) -> None:
+    files = [name for name in tree(yes_project) if name.endswith(".yml")]
+    assert len(files) >= 7
+    for name in files:
+        assert yaml.safe_load((yes_project / name).read_text()), name

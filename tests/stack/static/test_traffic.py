@@ -1,0 +1,80 @@
+"""make obs-traffic: the program runs without its container and sends requests to a real backend."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.backend import Backend, running_backend
+from tests.support.template import TEMPLATE
+
+PROGRAM = TEMPLATE / "observability" / "check" / "traffic.py"
+EXTENSIONS = "app.observability:setup_observability,app.demo_routes:add_demo_routes"
+KINDS = ["list", "read", "create", "upstream", "missing", "invalid", "no", "nested", "slow", "fail"]
+
+
+@pytest.fixture(scope="module")
+def demo(yes_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    database = tmp_path_factory.mktemp("demo") / "app.db"
+    with running_backend(yes_project, database, APP_EXTENSIONS=EXTENSIONS) as running:
+        yield running
+
+
+def traffic(url: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-B", PROGRAM, *options],
+        env={"OBS_CHECK_BACKEND": url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def rows(output: str) -> dict[str, list[str]]:
+    """Return the words of each row of the printed table, by kind."""
+    lines = [line.split() for line in output.partition("kind ")[2].splitlines()[1:]]
+    return {line[0]: line[1:] for line in lines}
+
+
+def test_as_many_requests_as_asked_for_are_sent_in_all_kinds(demo: Backend) -> None:
+    done = traffic(demo.url, "--seconds=8", "--rate=40")
+    assert done.returncode == 0, done.stderr
+    assert " s  " in done.stdout.partition("kind")[0]  # progress
+    table = rows(done.stdout)
+    assert list(table) == KINDS
+    counts = [int(row[1] if kind == "no" else row[0]) for kind, row in table.items()]
+    assert sum(counts) == 320
+    assert demo.value("http_requests_total", status="500") == int(table["fail"][0])
+    assert table["fail"][-2:] == ["500:", table["fail"][0]]
+    assert table["nested"][-2:] == ["200:", table["nested"][0]]
+    assert "none:" not in done.stdout
+
+
+def test_the_same_seed_sends_the_same_requests(demo: Backend) -> None:
+    def counts(seed: int) -> dict[str, list[str]]:
+        done = traffic(demo.url, "--seconds=1", "--rate=50", f"--seed={seed}")
+        return {kind: row[:1] for kind, row in rows(done.stdout).items()}
+
+    assert counts(7) == counts(7) != counts(8)
+
+
+def test_without_the_demo_routes_it_says_how_to_have_them(backend: Backend) -> None:
+    done = traffic(backend.url, "--seconds=1")
+    assert done.returncode == 0, done.stderr
+    assert "set DEMO_ROUTES=yes in .env, then make obs-up" in done.stdout
+    assert not {"nested", "slow", "fail"} & rows(done.stdout).keys()
+
+
+@pytest.mark.parametrize("option", ["--seconds=0", "--seconds=3601", "--rate=51", "--rate=x"])
+def test_what_has_no_bound_is_refused(option: str) -> None:
+    done = traffic("http://127.0.0.1:9", option)
+    assert done.returncode == 2
+    assert option.partition("=")[2] in done.stderr
+
+
+def test_a_backend_that_does_not_run_is_named() -> None:
+    done = traffic("http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert done.stderr == "No response from http://127.0.0.1:9. Start it: make obs-up\n"

@@ -1,0 +1,30 @@
+"""Runs the docker command, or puts a stub in its place."""
+
+import os
+import subprocess
+from pathlib import Path
+
+
+def docker(*arguments: str, check: bool = True) -> str:
+    """Run docker and return its standard output.
+
+    Raises:
+        subprocess.CalledProcessError: it failed, and ``check`` is true.
+    """
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=check)
+    return done.stdout
+
+
+def path_with_stub(script: str, folder: Path, program: str = "docker") -> str:
+    """Return a PATH on which a shell script takes the place of a program.
+
+    Args:
+        script: The shell script.
+        folder: The stub is written there.
+        program: Its name.
+    """
+    stub = folder / program
+    folder.mkdir(parents=True, exist_ok=True)
+    stub.write_text(script, encoding="utf-8")
+    stub.chmod(0o755)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"

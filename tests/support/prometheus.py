@@ -1,0 +1,126 @@
+"""Runs real Prometheus: the program if it is installed, else its image."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.ports import free_port
+from tests.support.prerequisites import need_image
+from tests.support.processes import start_process
+from tests.support.template import TEMPLATE
+from tests.support.waiting import wait_until
+
+IMAGE = "prom/prometheus:v3.16.0"
+SCRAPE_SECONDS = 1
+
+Series = dict[str, Any]
+
+
+@dataclass
+class Prometheus:
+    """The HTTP API of a running Prometheus."""
+
+    url: str
+
+    def get(self, path: str, **parameters: str | float) -> Any:
+        """Return the ``data`` of an answer."""
+        answer = requests.get(f"{self.url}/api/v1/{path}", parameters, timeout=10).json()
+        assert answer["status"] == "success", answer
+        return answer["data"]
+
+    def series(self, expression: str, **at: float) -> list[Series]:
+        """Return what an expression gives now, or at a ``time``."""
+        result: list[Series] = self.get("query", query=expression, **at)["result"]
+        return result
+
+    def number(self, expression: str, **at: float) -> float:
+        """Return the one number that an expression gives; 0 if it gives nothing."""
+        found = self.series(expression, **at)
+        assert len(found) <= 1
+        return float(found[0]["value"][1]) if found else 0.0
+
+    def numbers(self, expression: str, start: float, end: float) -> list[float]:
+        """Return every number that an expression gives between two times."""
+        parameters = {"start": start, "end": end, "step": SCRAPE_SECONDS}
+        found = self.get("query_range", query=expression, **parameters)["result"]
+        return [float(value) for series in found for _, value in series["values"]]
+
+    def wait_for_scrapes(self, number: int) -> None:
+        """Wait until so many more scrapes have happened."""
+        scrapes = 'count_over_time(up{job="backend"}[1h])'
+        wanted = self.number(scrapes) + number
+        wait_until(lambda: self.number(scrapes) >= wanted, f"{number} more scrapes")
+
+
+def exposed(url: str, metric: str, **labels: str) -> list[float]:
+    """Return the values of a metric, where it has these labels, in a program's own ``/metrics``."""
+    text = requests.get(f"{url}/metrics", timeout=10).text
+    samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
+    named = [sample for sample in samples if sample.name == metric]
+    return [sample.value for sample in named if labels.items() <= sample.labels.items()]
+
+
+@contextmanager
+def running_prometheus(target: str, folder: Path, port: int | None = None) -> Iterator[Prometheus]:
+    """Run a Prometheus with the template's rules that scrapes a target often, as job ``backend``.
+
+    Args:
+        target: Host and port.
+        folder: An empty folder of its own.
+        port: Where it listens; any if None.
+    """
+    port = port or free_port()
+    job = {
+        "job_name": "backend",
+        "scrape_interval": f"{SCRAPE_SECONDS}s",
+        "static_configs": [{"targets": [target]}],
+    }
+    config = {"rule_files": ["rules.yml"], "scrape_configs": [job]}
+    for name, content in {"prometheus.yml": config, "rules.yml": rules()}.items():
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    listen = f"--web.listen-address=127.0.0.1:{port}"
+    with start_process([*_command(folder), listen, *_flags()]) as running:
+        prometheus = Prometheus(f"http://127.0.0.1:{port}")
+        running.wait_until(lambda: prometheus.number('up{job="backend"}') == 1, "the first scrape")
+        yield prometheus
+
+
+def rules() -> dict[str, Any]:
+    """Return the template's rules, each evaluated as often as the target is scraped."""
+    files = sorted((TEMPLATE / "observability" / "prometheus" / "rules").glob("*.yml"))
+    groups = [
+        group | {"interval": f"{SCRAPE_SECONDS}s"}
+        for file in files
+        for group in yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]
+    ]
+    return {"groups": groups}
+
+
+def _flags() -> list[str]:
+    """Return the overlay's own flags, which decide what is stored."""
+    overlay = (TEMPLATE / "compose.observability.yml").read_text(encoding="utf-8")
+    flags = re.findall(r"--enable-feature=\S+|--web\.enable-remote-write-receiver", overlay)
+    assert len(flags) == 2
+    return flags
+
+
+def _command(folder: Path) -> list[str]:
+    if program := shutil.which("prometheus"):
+        data = folder / "data"
+        return [program, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={data}"]
+    need_image(IMAGE)
+    # The files alone: Prometheus is not root in there, and may not enter a test's folder.
+    files = ("prometheus.yml", "rules.yml")
+    volumes = [f"--volume={folder}/{name}:/etc/prometheus/{name}:ro" for name in files]
+    run = ["docker", "run", "--rm", "--network=host", *volumes, IMAGE]
+    paths = ["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"]
+    return [*run, *paths]

@@ -1,0 +1,71 @@
+"""What make demo shows where no engine answers: the project's make obs-dev, and one request."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.demo import SLUG
+from tests.support.commands import OURS
+from tests.support.template import ROOT, TEMPLATE
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="make and sh are for POSIX")
+
+
+def path_without(program: str, folder: Path) -> str:
+    """Return the PATH, with links in place of each folder that has a program: to all others there."""
+    paths = []
+    for number, name in enumerate(os.environ["PATH"].split(os.pathsep)):
+        path = Path(name)
+        if (path / program).exists():
+            links = folder / str(number)
+            links.mkdir()
+            for each in path.iterdir():
+                if each.name != program:
+                    (links / each.name).symlink_to(each)
+            path = links
+        paths.append(str(path))
+    return os.pathsep.join(paths)
+
+
+def test_without_an_engine_the_demo_shows_one_request_as_metric_span_and_log_line(
+    tmp_path: Path,
+) -> None:
+    path = path_without("docker", tmp_path)
+    assert shutil.which("docker", path=path) is None
+    env = {name: value for name, value in os.environ.items() if name not in OURS}
+    env |= {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{path}",
+        "DEMO_FOLDER": str(tmp_path / "demo"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.demo"],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "without containers, because the program docker is missing" in done.stdout
+    (trace_id,) = re.findall(r"(?m)^POST .*: 201, trace ([0-9a-f]{32})$", done.stdout)
+    shown = dict(re.findall(r"(?m)^(metric|span|log) +(.*)$", done.stdout))
+    assert list(shown) == ["metric", "span", "log"]
+    for line in shown.values():
+        assert trace_id in line
+    assert (tmp_path / "demo" / SLUG / "obs-dev.log").exists()
+
+
+def test_obs_dev_instruments_as_the_overlay_does() -> None:
+    """But for the spans, which it prints and does not send."""
+    makefile = (TEMPLATE / "observability" / "obs.mk").read_text(encoding="utf-8")
+    dev = dict(re.findall(r"\b(OTEL_\w+)=(\S+)", makefile))
+    text = (TEMPLATE / "compose.observability.yml").read_text(encoding="utf-8")
+    overlay = dict(re.findall(r"(?m)^      (OTEL_\w+): \"?([^\s\"]+)", text))
+    assert dev.pop("OTEL_TRACES_EXPORTER") == "none"
+    assert len(dev) > 4
+    assert dev.items() <= overlay.items()
