@@ -1,8 +1,9 @@
-"""The generated project passes its own checks, run the way its user runs them."""
+"""The generated project's own make targets: checks, development server, SBOM, installation."""
 
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,14 +12,17 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.support.commands import OLD_PYTHON, OURS, run
+from tests.support.commands import NOT_INHERITED, OLD_PYTHON, run
 from tests.support.docker import path_with_stub
 from tests.support.ports import free_port
 from tests.support.prerequisites import unavailable
 from tests.support.template import Bake
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the Makefile is for POSIX")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="the Makefile is for POSIX"),
+]
 
 CORE_TARGETS = {
     *("help", "up", "down", "logs", "build", "check-config", "dev", "test", "lint", "format"),
@@ -40,14 +44,14 @@ SETTINGS = {
 
 @pytest.fixture(scope="module", params=["yes", "no"])
 def answer(request: pytest.FixtureRequest) -> str:
-    """Return both answers to include_observability, one after the other."""
+    """Return the answer to include_observability; tests run with both."""
     chosen: str = request.param
     return chosen
 
 
 @pytest.fixture(scope="module")
 def installed(bake: Bake, answer: str) -> Path:
-    """Return a project of its own whose environment was made by its own make."""
+    """Generate a project for this module, and create its virtual environment with make."""
     project = bake(include_observability=answer)
     result = run(project, "make", "backend/.venv/.installed")
     assert result.returncode == 0, result.stdout
@@ -55,8 +59,8 @@ def installed(bake: Bake, answer: str) -> Path:
 
 
 @pytest.mark.parametrize("goal", ["lint", "test"])
-def test_passes_its_own_checks(installed: Path, goal: str) -> None:
-    """They do not depend on settings of a service in the environment."""
+def test_project_passes_its_own_checks(installed: Path, goal: str) -> None:
+    """Settings of a service in the environment do not affect the checks."""
     result = run(installed, "make", goal, **SETTINGS)
     assert result.returncode == 0, result.stdout
 
@@ -71,7 +75,7 @@ def test_passes_its_own_checks(installed: Path, goal: str) -> None:
     ],
     ids=["format", "lint", "types", "shell"],
 )
-def test_lint_reads_every_folder(installed: Path, name: str, text: str, message: str) -> None:
+def test_make_lint_checks_every_folder(installed: Path, name: str, text: str, message: str) -> None:
     file = installed / "another/folder" / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
@@ -84,7 +88,8 @@ def test_lint_reads_every_folder(installed: Path, name: str, text: str, message:
 
 def test_make_lists_every_target(installed: Path, answer: str) -> None:
     result = run(installed, "make")
-    assert "\x1b" not in result.stdout  # colours are for a terminal
+    assert "\x1b" not in result.stdout  # no colours without a terminal
+    # "  obs-up     Start the stack"
     listed = set(re.findall(r"(?m)^  ([a-z-]+) +\S", result.stdout))
     assert listed == CORE_TARGETS | (OBS_TARGETS if answer == "yes" else set()), result.stdout
     makefiles = [installed / "Makefile", *installed.glob("*/*.mk")]
@@ -94,16 +99,16 @@ def test_make_lists_every_target(installed: Path, answer: str) -> None:
         for line in re.findall(r"(?m)^\.PHONY:(.*)$", path.read_text(encoding="utf-8"))
         for name in line.split()
     }
-    assert listed == phony - {"obs-prepare"}  # a part of others
+    assert listed == phony - {"obs-prepare"}  # internal
 
 
-def test_make_dev_starts_again_when_the_code_changes(installed: Path, tmp_path: Path) -> None:
+def test_make_dev_reloads_when_the_code_changes(installed: Path, tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
             ["make", "dev", f"BACKEND_PORT={port}"],
             cwd=installed,
-            env={name: value for name, value in os.environ.items() if name not in OURS},
+            env={name: value for name, value in os.environ.items() if name not in NOT_INHERITED},
             stdout=sink,
             stderr=sink,
             start_new_session=True,
@@ -114,24 +119,37 @@ def test_make_dev_starts_again_when_the_code_changes(installed: Path, tmp_path: 
 
     try:
         health = f"http://127.0.0.1:{port}/api/v1/health"
-        wait_until(lambda: requests.get(health, timeout=5).ok, "the service to answer")
+        wait_until(lambda: requests.get(health, timeout=5).ok, "the service to respond")
         wait_until(lambda: started() == 1, "the first start")
         code = installed / "backend/app/main.py"
         code.write_bytes(code.read_bytes())
         wait_until(lambda: started() == 2, "the second start")
-        wait_until(lambda: requests.get(health, timeout=5).ok, "the service to answer again")
+        wait_until(lambda: requests.get(health, timeout=5).ok, "the service to respond again")
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait()
 
 
-def test_what_is_installed_fits_together(installed: Path) -> None:
+def test_installed_packages_are_compatible(installed: Path) -> None:
     uv = Path(sys.executable).with_name("uv")
     result = run(installed, uv, "pip", "check", "--python", "backend/.venv")
     assert result.returncode == 0, result.stdout
 
 
-def test_lists_what_each_image_contains(installed: Path, answer: str) -> None:
+def test_make_lock_gives_each_package_one_version(installed: Path, tmp_path: Path) -> None:
+    project = shutil.copytree(installed, tmp_path / "copy", symlinks=True)
+    result = run(project, "make", "lock")
+    assert result.returncode == 0, result.stdout
+    versions: dict[str, set[str]] = {}
+    for lock in (project / "backend/requirements").glob("*.txt"):
+        # `fastapi==0.165.0 \`
+        for name, version in re.findall(r"(?m)^([\w.-]+)==(\S+)", lock.read_text("utf-8")):
+            versions.setdefault(name, set()).add(version)
+    assert "opentelemetry-api" in versions  # FastAPI requires it in the core, too
+    assert {name: found for name, found in versions.items() if len(found) > 1} == {}
+
+
+def test_make_sbom_lists_the_packages_of_each_image(installed: Path, answer: str) -> None:
     result = run(installed, "make", "sbom")
     assert result.returncode == 0, result.stdout
     found = {
@@ -144,8 +162,8 @@ def test_lists_what_each_image_contains(installed: Path, answer: str) -> None:
     assert ("prometheus-client" in str(found)) == (answer == "yes")
 
 
-def test_installs_without_uv(bake: Bake) -> None:
-    """Without uv on the PATH, Python's own venv and pip are used, whatever pip is configured to do."""
+def test_project_installs_without_uv(bake: Bake) -> None:
+    """Without uv on the PATH, venv and pip are used. The configuration of pip has no effect."""
     folders = [Path(name) for name in os.environ["PATH"].split(os.pathsep)]
     without_uv = os.pathsep.join(str(path) for path in folders if not (path / "uv").exists())
     project = bake(include_observability="no")
@@ -156,7 +174,9 @@ def test_installs_without_uv(bake: Bake) -> None:
     assert (project / "backend/.venv/bin/uv").exists()
 
 
-def test_make_refuses_an_old_python_before_it_makes_anything(bake: Bake, tmp_path: Path) -> None:
+def test_make_rejects_an_unsupported_python_before_it_creates_an_environment(
+    bake: Bake, tmp_path: Path
+) -> None:
     project = bake()
     path = path_with_stub(OLD_PYTHON, tmp_path, "python3")
     result = run(project, "make", "test", path=path)
