@@ -1,4 +1,4 @@
-"""Routes that are slow, fail, or call others, to fill the dashboards in Grafana.
+"""Routes that are slow, fail or call another instance, to show data in the dashboards.
 
 Added only if ``DEMO_ROUTES`` is set in .env. `make obs-traffic` sends requests to them.
 """
@@ -17,7 +17,7 @@ Seconds = Annotated[float, Query(ge=0, le=2)]
 
 @router.get("/slow")
 async def be_slow(seconds: Seconds = 1.0) -> float:
-    """Respond after this many seconds."""
+    """Respond after the given number of seconds."""
     await asyncio.sleep(seconds)
     return seconds
 
@@ -30,7 +30,7 @@ async def fail() -> None:
 
 @router.get("/nested")
 async def call_others(request: Request) -> int:
-    """Call two routes of the other instance in turn; return its number of items."""
+    """Call two routes of the upstream instance in turn; return its number of items."""
     client = request.state.upstream
     await client.get("/demo/slow", params={"seconds": 0.05})
     return len((await client.get("/items")).json())

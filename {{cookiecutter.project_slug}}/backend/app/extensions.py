@@ -16,15 +16,15 @@ def extension_arguments(names: Iterable[str]) -> dict[str, Any]:
     """Return the arguments for ``FastAPI()`` that the extensions add.
 
     Args:
-        names: As in `load_extensions`. A function ``fastapi_arguments`` in the module of an
-            extension returns its arguments by name.
+        names: As for `load_extensions`. The module of an extension can define
+            ``fastapi_arguments()``, which returns keyword arguments.
 
     Raises:
-        ExtensionError: as in `load_extensions`.
+        ExtensionError: As for `load_extensions`.
     """
     arguments: dict[str, Any] = {}
     for name in names:
-        module = sys.modules.get(_load(name).__module__)
+        module = sys.modules.get(_resolve(name).__module__)
         arguments |= getattr(module, "fastapi_arguments", dict)()
     return arguments
 
@@ -37,24 +37,24 @@ def load_extensions(app: FastAPI, names: Iterable[str]) -> None:
         names: ``module:function``, the format of `pkgutil.resolve_name`.
 
     Raises:
-        ExtensionError: a name cannot be imported or is not callable.
+        ExtensionError: A name cannot be imported or is not callable.
     """
     for name in names:
-        _load(name)(app)
+        _resolve(name)(app)
 
 
-def _load(name: str) -> Callable[[FastAPI], object]:
+def _resolve(name: str) -> Callable[[FastAPI], object]:
     try:
-        setup = pkgutil.resolve_name(name)
+        function = pkgutil.resolve_name(name)
     except (ValueError, ImportError, AttributeError) as error:
-        raise ExtensionError(_explain(name, str(error))) from error
-    if not callable(setup):
-        raise ExtensionError(_explain(name, "it is not callable"))
-    found: Callable[[FastAPI], object] = setup
-    return found
+        raise ExtensionError(_error_message(name, str(error))) from error
+    if not callable(function):
+        raise ExtensionError(_error_message(name, "it is not callable"))
+    extension: Callable[[FastAPI], object] = function
+    return extension
 
 
-def _explain(name: str, problem: str) -> str:
+def _error_message(name: str, problem: str) -> str:
     return (
         f"APP_EXTENSIONS: cannot load {name!r}: {problem}."
         " Must be importable functions as module:function, separated by commas."

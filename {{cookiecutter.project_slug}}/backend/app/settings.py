@@ -7,7 +7,7 @@ from pydantic import field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 # With an alias, a validation error names the environment variable.
-VARIABLES = SettingsConfigDict(
+ENV_CONFIG = SettingsConfigDict(
     env_prefix="APP_", alias_generator=lambda name: f"APP_{name.upper()}", populate_by_name=True
 )
 
@@ -15,7 +15,7 @@ VARIABLES = SettingsConfigDict(
 class Settings(BaseSettings):
     """Environment variables. A pydantic.ValidationError names the variable and its invalid value."""
 
-    model_config = VARIABLES
+    model_config = ENV_CONFIG
 
     project_name: str = "{{ cookiecutter.project_name }}"
     description: str = "{{ cookiecutter.description }}"

@@ -1,5 +1,3 @@
-"""Shared fixtures."""
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from app.settings import settings
 
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    """Yield a client of the running application with its own empty database."""
+    """Yield a client of the application with an empty database."""
     monkeypatch.setattr(settings, "database_path", tmp_path / "app.db")
-    with TestClient(app) as running:
-        yield running
+    with TestClient(app) as test_client:
+        yield test_client

@@ -14,7 +14,7 @@ def add_title(app: FastAPI) -> FastAPI:
     return app
 
 
-def test_each_named_function_is_called_with_the_application() -> None:
+def test_load_extensions_calls_each_function_with_the_application() -> None:
     app = FastAPI()
     load_extensions(app, [f"{__name__}:add_title"])
     assert app.title == "extended"
@@ -23,9 +23,9 @@ def test_each_named_function_is_called_with_the_application() -> None:
 @pytest.mark.parametrize(
     ("value", "names"),
     [("", ()), ("a:b", ("a:b",)), (" a:b , c:d,", ("a:b", "c:d"))],
-    ids=["none", "one", "two with blanks"],
+    ids=["none", "one", "two with spaces"],
 )
-def test_names_are_separated_by_commas(
+def test_extensions_setting_is_split_at_commas(
     monkeypatch: pytest.MonkeyPatch, value: str, names: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("APP_EXTENSIONS", value)
@@ -35,13 +35,13 @@ def test_names_are_separated_by_commas(
 @pytest.mark.parametrize(
     "name", ["app.absent:setup", "app.main:absent", "app:", "os:sep", "not a name"]
 )
-def test_a_name_that_cannot_be_used_is_an_error(name: str) -> None:
-    with pytest.raises(ExtensionError, match="APP_EXTENSIONS") as caught:
+def test_load_extensions_rejects_an_invalid_name(name: str) -> None:
+    with pytest.raises(ExtensionError, match="APP_EXTENSIONS") as exc_info:
         load_extensions(FastAPI(), [name])
-    assert repr(name) in str(caught.value)
+    assert repr(name) in str(exc_info.value)
 
 
-def test_a_name_that_cannot_be_used_stops_start_up() -> None:
+def test_invalid_extension_prevents_start_up() -> None:
     process = subprocess.run(
         [sys.executable, "-c", "import app.main"],
         env=os.environ | {"APP_EXTENSIONS": "app.absent:setup"},
@@ -57,9 +57,9 @@ def fastapi_arguments() -> dict[str, object]:
     return {"title": "contributed"}
 
 
-def test_an_extension_adds_arguments_to_the_application() -> None:
+def test_extension_adds_arguments_to_the_application() -> None:
     assert extension_arguments([f"{__name__}:add_title"]) == {"title": "contributed"}
 
 
-def test_an_extension_without_arguments_adds_none() -> None:
+def test_extension_without_arguments_adds_none() -> None:
     assert extension_arguments(["app.main:answer_invalid"]) == {}

@@ -3,7 +3,7 @@ import pytest
 from app.settings import Settings
 
 
-def test_a_value_that_cannot_be_used_is_named_with_its_variable(
+def test_invalid_setting_is_reported_with_its_variable_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("APP_UPSTREAM_TIMEOUT", "soon")

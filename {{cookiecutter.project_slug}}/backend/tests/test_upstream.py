@@ -11,12 +11,12 @@ from app.settings import settings
 ITEMS = f"{settings.api_prefix}/items"
 UPSTREAM = f"{settings.api_prefix}/upstream/items"
 
-Answer = Callable[[httpx2.Request], httpx2.Response]
+Handler = Callable[[httpx2.Request], httpx2.Response]
 
 
 @pytest.fixture
 def use_upstream(monkeypatch: pytest.MonkeyPatch) -> Callable[[httpx2.AsyncBaseTransport], None]:
-    """Return a function that sets the transport of the service's client."""
+    """Return a function that replaces the transport of the upstream client."""
 
     def use(transport: httpx2.AsyncBaseTransport) -> None:
         base_url = f"http://upstream{settings.api_prefix}"
@@ -26,7 +26,7 @@ def use_upstream(monkeypatch: pytest.MonkeyPatch) -> Callable[[httpx2.AsyncBaseT
     return use
 
 
-def test_an_item_comes_from_upstream(
+def test_read_upstream_item_returns_the_item_or_404(
     client: TestClient, use_upstream: Callable[[httpx2.AsyncBaseTransport], None]
 ) -> None:
     use_upstream(httpx2.ASGITransport(app))
@@ -35,36 +35,36 @@ def test_an_item_comes_from_upstream(
     assert client.get(f"{UPSTREAM}/{item['id'] + 1}").status_code == 404
 
 
-def refuse(request: httpx2.Request) -> httpx2.Response:
+def refuse_connection(request: httpx2.Request) -> httpx2.Response:
     raise httpx2.ConnectError("refused", request=request)
 
 
-def hang(request: httpx2.Request) -> httpx2.Response:
+def time_out(request: httpx2.Request) -> httpx2.Response:
     raise httpx2.ReadTimeout("too long", request=request)
 
 
 @pytest.mark.parametrize(
-    ("answer", "status"),
+    ("handler", "status"),
     [
-        (refuse, 502),
-        (hang, 504),
+        (refuse_connection, 502),
+        (time_out, 504),
         (lambda _: httpx2.Response(500), 502),
         (lambda _: httpx2.Response(200, json={"no": "item"}), 502),
         (lambda _: httpx2.Response(302, headers={"location": "/"}), 502),
     ],
-    ids=["refuses", "hangs", "fails", "answers something else", "redirects"],
+    ids=["connection refused", "timeout", "server error", "invalid item", "redirect"],
 )
-def test_a_failing_upstream_is_a_bad_gateway(
+def test_read_upstream_item_returns_502_or_504_if_upstream_fails(
     client: TestClient,
     use_upstream: Callable[[httpx2.AsyncBaseTransport], None],
-    answer: Answer,
+    handler: Handler,
     status: int,
 ) -> None:
-    use_upstream(httpx2.MockTransport(answer))
+    use_upstream(httpx2.MockTransport(handler))
     assert client.get(f"{UPSTREAM}/1").status_code == status
 
 
-def test_the_real_client_answers_502_when_nothing_listens(
+def test_read_upstream_item_returns_502_if_no_server_is_listening(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settings, "upstream_url", "http://127.0.0.1:9")

@@ -1,4 +1,4 @@
-"""Health check, for Compose, load balancers and people."""
+"""Health check for Docker Compose and load balancers."""
 
 from typing import Literal
 

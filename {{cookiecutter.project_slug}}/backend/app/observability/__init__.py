@@ -1,7 +1,7 @@
-"""Metrics, traces and logs that share one trace id, added to the application.
+"""Metrics, traces and JSON logs that share the trace id of each request.
 
-Switched on by ``APP_EXTENSIONS=app.observability:setup_observability`` under
-``opentelemetry-instrument``, which makes the tracer provider before the application is imported.
+Enabled by ``APP_EXTENSIONS=app.observability:setup_observability`` under
+``opentelemetry-instrument``, which creates the tracer provider before the application is imported.
 """
 
 import os
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from app.observability import logs, metrics, middleware, traces
 from app.observability.redaction import SECRET_NAMES, Redactor, secret_names
-from app.settings import VARIABLES
+from app.settings import ENV_CONFIG
 
 Level = Literal["NOTSET", "DEBUG", "INFO", "WARN", "WARNING", "ERROR", "FATAL", "CRITICAL"]
 
@@ -23,12 +23,12 @@ Level = Literal["NOTSET", "DEBUG", "INFO", "WARN", "WARNING", "ERROR", "FATAL", 
 class ObservabilitySettings(BaseSettings):
     """Environment variables. A pydantic.ValidationError names the variable and its invalid value."""
 
-    model_config = VARIABLES
+    model_config = ENV_CONFIG
 
     log_level: Annotated[Level, BeforeValidator(str.upper)] = "INFO"
-    print_spans: bool = False  # one JSON line per span on stdout, for work without a trace store
-    metrics_token: SecretStr = SecretStr("")  # required by GET /metrics unless empty
-    # Maximum of requests per second that are sampled because the caller set the sampled flag.
+    print_spans: bool = False  # one JSON line per span on stdout, to develop without a trace store
+    metrics_token: SecretStr = SecretStr("")  # unless empty, GET /metrics requires it
+    # Maximum requests per second that are sampled because the caller set the sampled flag.
     traced_callers: Annotated[float, Field(ge=0)] = 10
     redacted_parameters: Annotated[tuple[str, ...], NoDecode] = SECRET_NAMES
     # TRACE_SAMPLE_RATIO in .env. With an invalid value the SDK would sample every trace.
@@ -41,7 +41,7 @@ class ObservabilitySettings(BaseSettings):
 
     @field_validator("sampling_ratio", mode="before")
     @classmethod
-    def _of_ratio_samplers(cls, value: object) -> object:
+    def _ignore_for_other_samplers(cls, value: object) -> object:
         is_ratio = os.environ.get("OTEL_TRACES_SAMPLER", "").endswith("traceidratio")
         return value if value and is_ratio else 1
 
@@ -65,19 +65,19 @@ def setup_observability(app: FastAPI) -> FastAPI:
         set_up()  # the application may have created a provider during start-up
         traces.ensure_provider()
         await middleware.check_routes(app)
-        metrics.forget_dead_workers()
-        logs.take_over_libraries()
-        logs.take_over()
+        metrics.remove_dead_workers()
+        logs.redirect_libraries()
+        logs.replace_console_handlers()
         for notice in sorted(logs.notices | metrics.notices()):
             logs.logger.warning(notice)
 
     def build_observed() -> ASGIApp:
-        # Keep the application's own handler.
+        # Do not replace the application's own handler.
         if not {500, Exception} & app.exception_handlers.keys():
             app.exception_handlers[Exception] = middleware.answer_error
         inner, token = build(), options.metrics_token.get_secret_value()
-        twice = isinstance(inner, middleware.Observer)  # the extension was loaded twice
-        return inner if twice else middleware.Observer(inner, token, start)
+        loaded_twice = isinstance(inner, middleware.Observer)
+        return inner if loaded_twice else middleware.Observer(inner, token, start)
 
     app.build_middleware_stack = build_observed  # type: ignore[method-assign]
     return app

@@ -20,7 +20,7 @@ from app.observability.redaction import Redactor, text_of
 
 logger = logging.getLogger(__package__)
 ACCESS, ERROR = logging.getLogger("app.access"), logging.getLogger("app.error")
-EXCEPTION_MAX = 16384  # characters; the end of a traceback is the most useful part
+EXCEPTION_MAX = 16384  # characters; longer tracebacks are truncated at their start
 REPORTED = "reported_with_trace"  # attribute that marks an exception as logged
 encode_ascii = json.JSONEncoder(default=datetime.isoformat).encode
 
@@ -39,11 +39,11 @@ class JsonFormatter(OrjsonFormatter):
     def __init__(self, redactor: Redactor) -> None:
         names = {"levelname": "level", "name": "logger", "message": "message"}
         texts = {"exc_info": "exception", "stack_info": "stack"}
-        ours = [*names.values(), *texts.values(), "timestamp", "trace_id", "span_id"]
+        reserved = [*names.values(), *texts.values(), "timestamp", "trace_id", "span_id"]
         super().__init__(
             list(names),
             rename_fields=names | texts,
-            reserved_attrs=[*RESERVED_ATTRS, *ours, "color_message"],
+            reserved_attrs=[*RESERVED_ATTRS, *reserved, "color_message"],
             timestamp=True,
         )
         self._redactor = redactor
@@ -53,18 +53,18 @@ class JsonFormatter(OrjsonFormatter):
             return super().format(record)
         except Exception as error:  # log the message without its arguments
             template = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
-            known = {name: getattr(record, name) for name in ("name", "levelname", "created")}
-            known["msg"] = f"{template} (not written as meant: {type(error).__name__})"
-            known["exc_info"] = record.exc_info if record.args else None
-            return self.format(logging.makeLogRecord(known))
+            fields = {name: getattr(record, name) for name in ("name", "levelname", "created")}
+            fields["msg"] = f"{template} (not written as meant: {type(error).__name__})"
+            fields["exc_info"] = record.exc_info if record.args else None
+            return self.format(logging.makeLogRecord(fields))
 
-    def line(self, members: dict[str, Any]) -> str:
+    def line(self, fields: dict[str, Any]) -> str:
         """Return a log line with these fields."""
-        return self.serialize_log_record(self.process_log_record(members))
+        return self.serialize_log_record(self.process_log_record(fields))
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         message = log_data.pop("message") or log_data.pop("event", "")  # "event" is from structlog
-        ours = {
+        entry = {
             "timestamp": log_data.pop("timestamp"),
             "level": log_data.pop("level").lower(),
             "logger": log_data.pop("logger"),
@@ -72,15 +72,15 @@ class JsonFormatter(OrjsonFormatter):
             **trace_ids(trace.get_current_span().get_span_context()),
         }
         for name in log_data.keys() & {"exception", "stack"}:
-            ours[name] = self._redactor.short(text_of(log_data.pop(name)), EXCEPTION_MAX, end=True)
+            entry[name] = self._redactor.short(text_of(log_data.pop(name)), EXCEPTION_MAX, end=True)
         if isinstance(log_data.get("extra"), dict):  # values bound with loguru
             log_data = log_data.pop("extra") | log_data
         for name, value in log_data.items():
-            ours.setdefault(str(name), self._redactor.named(str(name), value))
-        return ours
+            entry.setdefault(str(name), self._redactor.named(str(name), value))
+        return entry
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
-        with suppress(TypeError):  # integers above 64 bits, lone surrogates
+        with suppress(TypeError):  # orjson rejects integers above 64 bits and lone surrogates
             line = super().jsonify_log_record(log_data)
             if line.isascii() and "\x7f" not in line:
                 return line
@@ -88,22 +88,22 @@ class JsonFormatter(OrjsonFormatter):
 
 
 class Output(logging.StreamHandler[Any]):
-    """Writes to stdout, and remembers when a logging configuration has closed it."""
+    """Writes to stdout, and detects when a logging configuration closes it."""
 
     closed = False
     threshold = logging.INFO  # lowest level that is logged
     line: Callable[[dict[str, Any]], str]  # formats these fields
-    seen: dict[logging.Logger, list[logging.Handler]]  # handlers after `take_over`
+    seen_handlers: dict[logging.Logger, list[logging.Handler]]  # after `replace_console_handlers`
 
     def filter(self, record: logging.LogRecord) -> Any:
         # Drop the server's report of an exception that was already logged with its trace id.
         error = record.exc_info[1] if record.exc_info else None
         return record.name == ERROR.name or not hasattr(error, REPORTED)
 
-    def put(self, members: dict[str, Any]) -> None:
+    def write_fields(self, fields: dict[str, Any]) -> None:
         """Write a log line without creating a log record."""
         with suppress(Exception):  # a closed stdout must not fail a request
-            self.stream.write(self.line(members) + self.terminator)
+            self.stream.write(self.line(fields) + self.terminator)
             self.flush()
 
     def close(self) -> None:  # called by dictConfig, fileConfig and basicConfig
@@ -118,40 +118,40 @@ notices: set[str] = set()  # warnings to log at start-up
 def configure_logging(level: str, redactor: Redactor) -> None:
     """Write everything that is logged to the console as JSON, whatever else configures logging."""
     output.threshold, output.stream = getattr(logging, level), sys.stdout
-    known, output.formatter = output.formatter, JsonFormatter(redactor)
+    previous, output.formatter = output.formatter, JsonFormatter(redactor)
     output.line = output.formatter.line
-    for client in map(logging.getLogger, ("httpx", "httpx2")):  # a line per call, beside its span
+    for client in map(logging.getLogger, ("httpx", "httpx2")):  # spans record each call
         client.setLevel(client.level or logging.WARNING)
-    take_over_libraries()
-    take_over()
-    if known is None:
+    redirect_libraries()
+    replace_console_handlers()
+    if previous is None:
         logging.setLogRecordFactory(partial(_make_record, logging.getLogRecordFactory()))
 
 
-def _make_record(make: Callable[..., Any], name: str, *arguments: Any, **options: Any) -> Any:
-    heal(logging.getLogger(name))
-    return make(name, *arguments, **options)
+def _make_record(factory: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Any:
+    ensure_handlers(logging.getLogger(name))
+    return factory(name, *args, **kwargs)
 
 
-def heal(logger: logging.Logger | None) -> None:
-    """Take over again if logging was reconfigured since for this logger or one above it."""
-    while logger and logger.handlers == output.seen.get(logger, []):
+def ensure_handlers(logger: logging.Logger | None) -> None:
+    """Replace handlers again if logging was reconfigured for this logger or a parent."""
+    while logger and logger.handlers == output.seen_handlers.get(logger, []):
         logger = logger.parent
     if logger or output.closed:
-        take_over()
+        replace_console_handlers()
 
 
-def take_over() -> None:
+def replace_console_handlers() -> None:
     """Replace all handlers that write to the console; keep others, such as file handlers."""
     root = logging.getLogger()
-    known = list(root.manager.loggerDict.values())
-    loggers = [root, *(each for each in known if isinstance(each, logging.Logger))]
-    # Read first, then removed: under gunicorn several loggers share one list of handlers.
+    existing = list(root.manager.loggerDict.values())
+    loggers = [root, *(each for each in existing if isinstance(each, logging.Logger))]
+    # Copied before any is removed: under gunicorn several loggers share one list of handlers.
     found = {logger: [each for each in logger.handlers if each is not output] for logger in loggers}
     for logger, handlers in found.items():
         logger.disabled = False
         for handler in handlers:
-            if _prints(handler):
+            if _writes_to_console(handler):
                 logger.removeHandler(handler)
                 logger.propagate = True
             elif not isinstance(handler, logging.NullHandler):
@@ -159,31 +159,32 @@ def take_over() -> None:
         if logger.name in ("uvicorn", "uvicorn.error", "gunicorn.error"):
             logger.setLevel(logging.NOTSET)
     for name in ("uvicorn.access", "gunicorn.access"):
-        logging.getLogger(name).propagate = False  # the access log of this module has trace ids
+        logging.getLogger(name).propagate = False  # `write_access` replaces it
     root.setLevel(output.threshold)
     root.addHandler(output)
-    output.seen, output.closed = {logger: logger.handlers[:] for logger in loggers}, False
+    output.seen_handlers, output.closed = {logger: logger.handlers[:] for logger in loggers}, False
 
 
-def take_over_libraries() -> None:
-    """Send loguru's messages here; warn about structlog. Must not run inside a loguru sink."""
+def redirect_libraries() -> None:
+    """Send loguru's messages to `output`; warn about structlog. Do not call it in a loguru sink."""
     if loguru := sys.modules.get("loguru"):
         # A function, because loguru appends the traceback to a format string.
-        ours = {"sink": output, "format": lambda _: "{message}", "level": output.threshold}
-        for sink in re.findall(r"sink=([^<].*?)\)", repr(loguru.logger)):  # not <stderr>
+        handler = {"sink": output, "format": lambda _: "{message}", "level": output.threshold}
+        # (id=1, level=20, sink='app.log')   not: sink=<stderr>)
+        for sink in re.findall(r"sink=([^<].*?)\)", repr(loguru.logger)):
             notices.add(f"loguru no longer writes to {sink}: add a logging handler instead")
-        loguru.logger.configure(handlers=[ours])
+        loguru.logger.configure(handlers=[handler])
     if structlog := sys.modules.get("structlog"):
         factory = structlog.get_config()["logger_factory"]
         if not isinstance(factory, structlog.stdlib.LoggerFactory):
             notices.add(f"structlog writes with {factory}: not JSON, not redacted")
 
 
-def _prints(handler: logging.Handler) -> bool:
+def _writes_to_console(handler: logging.Handler) -> bool:
     """Return whether a handler writes to stdout or stderr, as far as this can be detected."""
     loguru = sys.modules.get("loguru")
-    names = vars(sys.modules.get(type(handler).__module__) or logging).values()
-    if loguru and any(each is loguru.logger for each in names):
+    attributes = vars(sys.modules.get(type(handler).__module__) or logging).values()
+    if loguru and any(each is loguru.logger for each in attributes):
         return True  # InterceptHandler from loguru's documentation
     if isinstance(handler, QueueHandler):
         notices.add(f"{handler} was replaced: its listener receives no log records")
@@ -197,32 +198,32 @@ def _prints(handler: logging.Handler) -> bool:
     return False
 
 
-def write_access(message: str, members: dict[str, Any]) -> None:
+def write_access(message: str, fields: dict[str, Any]) -> None:
     """Write an access log line, unless the level of ``app.access`` or of all logs is above INFO."""
     if (ACCESS.level or output.threshold) > logging.INFO:
         return
     root = logging.getLogger()
-    heal(root)
+    ensure_handlers(root)
     if root.handlers != [output]:
-        _write(logging.INFO, ACCESS, message, **members)
+        _write(logging.INFO, ACCESS, message, **fields)
         return
-    # Only other handlers need a log record. Creating it would double the overhead of this line.
-    line = {"timestamp": datetime.now(UTC), "level": "INFO", "logger": ACCESS.name} | members
-    output.put(line | {"message": message})
+    # Only other handlers need a log record. It would double the overhead of the access log.
+    line = {"timestamp": datetime.now(UTC), "level": "INFO", "logger": ACCESS.name} | fields
+    output.write_fields(line | {"message": message})
 
 
 def write_error(method: str, path: str, error: BaseException) -> None:
     """Log an unhandled exception once, with the trace id of its request."""
-    info = (type(error), error, error.__traceback__)
-    _write(logging.ERROR, ERROR, "%s %s failed: %r", method, path, error, exc_info=info)
-    with suppress(Exception):  # for example frozen dataclasses
+    exc_info = (type(error), error, error.__traceback__)
+    _write(logging.ERROR, ERROR, "%s %s failed: %r", method, path, error, exc_info=exc_info)
+    with suppress(Exception):  # frozen dataclasses do not allow it
         setattr(error, REPORTED, True)
 
 
-def _write(level: int, to: logging.Logger, message: str, *values: object, **more: Any) -> None:
+def _write(level: int, log: logging.Logger, message: str, *args: object, **extra: Any) -> None:
     # Bypasses the logger, so that its filters and handlers cannot disable these logs by accident.
-    known = {"name": to.name, "levelno": level, "levelname": logging.getLevelName(level)}
-    record = logging.makeLogRecord(known | {"msg": message, "args": values} | more)
+    fields = {"name": log.name, "levelno": level, "levelname": logging.getLevelName(level)}
+    record = logging.makeLogRecord(fields | {"msg": message, "args": args} | extra)
     for handler in {output: None, **dict.fromkeys(logging.getLogger().handlers)}:
         if handler is output or level >= handler.level:
             handler.handle(record)

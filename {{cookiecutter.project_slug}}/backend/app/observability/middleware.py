@@ -23,12 +23,12 @@ from app.settings import settings
 # the full route. It has no public name: https://github.com/fastapi/fastapi/blob/0.165.0/fastapi/telemetry/_asgi.py
 TELEMETRY = "fastapi.telemetry"
 CHECK = "observability.check"  # scope key of the request that `check_routes` sends
-CLIENT_CLOSED = 499  # from nginx: the client disconnected before the response
+CLIENT_CLOSED = 499  # as in nginx: the client disconnected before the response
 PATH_MAX = 512  # characters of the path in a log line
 
 
 def is_unobserved(scope: Scope) -> bool:
-    """Return whether a request is a health check or a scrape: neither is counted or traced."""
+    """Return whether a request is a health check or a scrape, which are not counted or traced."""
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     return path in (metrics.METRICS_PATH, settings.health_path)
 
@@ -36,15 +36,15 @@ def is_unobserved(scope: Scope) -> bool:
 class Observer:
     """Counts, times and logs each HTTP request inside its server span."""
 
-    def __init__(self, app: ASGIApp, token: str, at_start: Callable[[], Awaitable[None]]) -> None:
-        # Not "app": FastAPI follows that attribute through all middleware at each request.
-        self.inner, self._token, self._at_start = app, token, at_start
+    def __init__(self, app: ASGIApp, token: str, on_startup: Callable[[], Awaitable[None]]) -> None:
+        # Not "app": on each request FastAPI follows this attribute through all middleware.
+        self.inner, self._token, self._on_startup = app, token, on_startup
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self.inner(scope, receive, partial(self._send_lifespan, send))
         elif scope["type"] == "websocket":
-            await self._pass_websocket(scope, receive, send)
+            await self._forward_websocket(scope, receive, send)
         elif CHECK in scope:
             scope[CHECK].append(scope.get(TELEMETRY))
             await Response(status_code=204)(scope, receive, send)
@@ -58,7 +58,7 @@ class Observer:
 
     async def _send_lifespan(self, send: Send, message: Message) -> None:
         if message["type"] == "lifespan.startup.complete":
-            await self._at_start()
+            await self._on_startup()
             # Exclude the objects created at start-up from garbage collection, which would
             # pause all requests for tens of milliseconds.
             gc.collect()
@@ -68,7 +68,7 @@ class Observer:
             await traces.flush()
         await send(message)
 
-    async def _pass_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _forward_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self.inner(scope, receive, send)
         except WebSocketDisconnect:
@@ -84,7 +84,7 @@ class Observer:
         started = perf_counter()
         method = scope["method"] if scope["method"] in metrics.METHODS else metrics.OTHER_METHOD
         path, telemetry, peer = scope["path"][:PATH_MAX], scope.get(TELEMETRY), scope.get("client")
-        client = peer[0][:64] if peer else None  # may come from a proxy header
+        client = peer[0][:64] if peer else None  # limited: may be from a proxy header
         context = trace.get_current_span().get_span_context()
         ids = logs.trace_ids(context)
         status, ended = 0, False  # no response started
@@ -100,19 +100,19 @@ class Observer:
             duration.observe(seconds, ids if context.trace_flags.sampled else None)
             metrics.ACTIVE.dec()
             request = {"method": method, "path": path, "endpoint": endpoint, "client": client}
-            answer = {"status": status, "duration_ms": round(seconds * 1000, 3)}
-            logs.write_access(f"{method} {path} {status}", request | answer)
+            result = {"status": status, "duration_ms": round(seconds * 1000, 3)}
+            logs.write_access(f"{method} {path} {status}", request | result)
 
         async def observed_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 error = sys.exc_info()[1]  # the exception that caused this response
-                gone = isinstance(error, ClientDisconnect)
-                status = CLIENT_CLOSED if gone else message["status"]
+                disconnected = isinstance(error, ClientDisconnect)
+                status = CLIENT_CLOSED if disconnected else message["status"]
                 if error and status >= 500:
                     traces.record_error(error)
                 message = {**message, "status": status}
-                if ids:  # so that a user can report it
+                if ids:  # for users' bug reports
                     header = (b"x-trace-id", ids["trace_id"].encode())
                     message["headers"] = [*message.get("headers", ()), header]
             await send(message)
@@ -134,7 +134,7 @@ class Observer:
                 traces.record_error(error)
             raise
         finally:
-            status = status or 500  # sent by the server if the application sends none
+            status = status or 500  # the server sends 500 if the application sends nothing
             end()
 
 
@@ -145,15 +145,15 @@ async def answer_error(_request: Request, _error: BaseException) -> Response:
 
 
 async def check_routes(app: FastAPI) -> None:
-    """Send one request in process; raise RuntimeError if FastAPI gives it no route."""
-    unkept = (b"traceparent", b"00-%b-%b-00" % (b"1" * 32, b"1" * 16))
+    """Send a request in process; raise RuntimeError if FastAPI creates no server span for it."""
+    unsampled = (b"traceparent", b"00-%b-%b-00" % (b"1" * 32, b"1" * 16))
     found: list[Any] = []
 
-    async def nobody(*_: Any) -> Any: ...
+    async def ignore(*_: Any) -> Any: ...
 
     scope = {"type": "http", "method": "GET", "path": "/check", "raw_path": b"/check", CHECK: found}
-    scope |= {"http_version": "1.1", "scheme": "http", "query_string": b"", "headers": [unkept]}
-    await app(scope, nobody, nobody)
+    scope |= {"http_version": "1.1", "scheme": "http", "query_string": b"", "headers": [unsampled]}
+    await app(scope, ignore, ignore)
     layers = [app.middleware_stack]
     while (layer := getattr(layers[-1], "app", getattr(layers[-1], "inner", None))) is not None:
         layers.append(layer)

@@ -1,4 +1,4 @@
-"""Redact secrets by their names. See the table in ``tests/observability/test_redaction.py``."""
+"""Redact secrets by their names. Examples: ``tests/observability/test_redaction.py``."""
 
 import re
 from collections.abc import Iterable
@@ -7,20 +7,20 @@ from typing import Any
 from urllib.parse import unquote
 
 REDACTED = "[REDACTED]"
-SECRET_NAMES = (  # in any case; "*" matches any word characters, "?" stands for a query string
+SECRET_NAMES = (  # case-insensitive; "*" matches word characters, "?" limits to query strings
     "*password*", "*passwd*", "passphrase", "pwd", "*secret*", "*token*", "*api*key*",
     "*access*key*", "*private*key*", "*client*key*", "*authorization", "auth", "*credential*",
     "*session*", "*sessid*", "*cookie*", "*csrf*", "*signature*", "sig", "jwt", "otp", "mfa*",
     "?code", "?key", "?pass", "?pin", "?sid",
 )  # fmt: skip
 TEXT_MAX = 4096  # characters of a text, or of all text in a structured value
-SHORT_MAX = 128  # characters: of such values, which come again and again, the latest are remembered
-NAME_MAX = 96  # characters: of a longer name only the end is compared
+SHORT_MAX = 128  # characters; results for values up to this length are cached
+NAME_MAX = 96  # characters; only the end of a longer name is compared
 DEPTH_MAX = 20  # levels of a structured value
-STACK = "exception.stacktrace"  # attribute whose end is kept if it is cut
+STACK = "exception.stacktrace"  # this attribute is truncated at its start
 CONTAINERS = (dict, list, tuple, set, frozenset)
 
-_UNNAMED = re.compile(  # Bearer mF_9.B5   Cookie: a="x"; b=y   //jane:hunter2@   but: bearer token
+_CREDENTIALS = re.compile(  # Bearer mF_9.B5   Cookie: a="x"; b=y   //jane:x@   not: bearer token
     r"""(?ix) (?P<scheme> (?<![a-z])bearer(?:[ \t+]|%20)++ )
       (?! (?:tokens?|auth\w*+|scheme|realm|of|is)(?![\w.~+/%-]) ) [\w.~+/=%-]++
     | (?P<header> (?:authorization|cookie)[ \t]*+[:=][ \t]*+ )
@@ -39,14 +39,14 @@ _NAME = re.compile(  # token=   &user[pwd] =   %22pwd%22%3A   X-Api-Key:   \"pwd
       | [ \t]*+(?<!\.py):(?!:)[ \t]*+ | (?(pair) ["'],\s?(?=b?["']) | (?!) ) )"""
 )
 _FLAT = r"""(?: [^\[\](){}"'\\] | \\. | "(?:[^"\\]|\\.)*+" | '(?:[^'\\]|\\.)*+' )"""  # a, "b ]"
-_VALUE = re.compile(  # "a \" b"   b'a'   \"a\"   ["a", ["b"]]   Bearer x   a,b   but a of "a,b=c"
+_VALUE = re.compile(  # "a \" b"   b'a'   \"a\"   ["a", ["b"]]   Bearer x   a,b   only a of a,b=c
     r"""(?xs) (?: b?(?P<quote> \\*+["'] ) )? (?P<value> (?(quote)
       (?: (?!(?P=quote)) (?: \\\\(?:\\.)?+ | \\.?+ | [^\\] ) )++ | (?:
         [\[({] (?: FLAT | [\[({] FLAT*+ [\])}] )*+ [\])}] | [\[({] .*+
       | (?: (?i:basic|bearer|digest|token)[ \t]++ )?+ (?: \[REDACTED\] | [^\s&;,"'\\<>(){}\[\]]
       | \\(?![\\"'nrt]) | ,(?![\s&;,"'\\<>(){}\[\]]|[\w.-]++=|\Z) )++ )))""".replace("FLAT", _FLAT)
 )
-_COUNTING = re.compile(  # max_tokens   tokenCount   sessions   session.timeout
+_COUNT_NAME = re.compile(  # max_tokens   tokenCount   sessions   session.timeout
     r"""(?x) (?: (?<![A-Za-z]) | (?<=[a-z])(?=[A-Z]) ) (?i: counts?|total|max|min|limit|used|usage
       |length|timeout|ttl|(?:token|session|cookie|password|secret|key|credential)s) (?![a-z])"""
 )
@@ -56,7 +56,7 @@ _NUMBERS = re.compile(  # 4096   1,234.5   1e-05   50%   [1, 2]   {"prompt": 12,
 
 
 def secret_names(text: str) -> tuple[str, ...]:
-    """Return comma-separated names: instead of `SECRET_NAMES`, or added to them after a "+"."""
+    """Split comma-separated names. After a leading "+", they are added to `SECRET_NAMES`."""
     names = tuple(name for part in text.lstrip("+ ").split(",") if (name := part.strip()))
     return SECRET_NAMES + names if not names or text.strip().startswith("+") else names
 
@@ -67,7 +67,7 @@ class Redactor:
     def __init__(self, names: Iterable[str] = SECRET_NAMES) -> None:
         patterns = [re.escape(name).replace(r"\*", r"[\w.-]*") for name in names if name]
         any_name = "|".join(patterns).replace(r"\?", "[?&]") or "(?!)"
-        secret = re.compile(  # /a?code   --pwd   b'pwd'   user[pwd]   pwd[0]   but: pwd of pwd/a
+        secret = re.compile(  # /a?code   --pwd   b'pwd'   user[pwd]   pwd[0]   not: pwd/a
             rf"""(?ix) (?: (?<![\w.-])[.-]* | (?=[?&]) ) (?P<name> {any_name} ) (?![\w.-])
             (?= [^\w.-]* (?: \[.* )? \Z | [^\[]*\] )"""
         )
@@ -77,15 +77,15 @@ class Redactor:
         self._hides = lru_cache(1024)(lambda name: secret.search(unquote(unquote(name))))
 
     def hides(self, name: str, value: object = "") -> bool:
-        """Return whether a name, percent-encoded or not, is secret; a count, tokens=5, is not."""
+        """Return whether a name is secret, also if percent-encoded. A count, tokens=5, is not."""
         secret = self._hides(name[-NAME_MAX:]) is not None
-        return secret and not (_COUNTING.search(name) and _NUMBERS.fullmatch(text_of(value)))
+        return secret and not (_COUNT_NAME.search(name) and _NUMBERS.fullmatch(text_of(value)))
 
     def text(self, text: str) -> str:
         """Return a message, URL, header line or traceback with its secrets replaced."""
-        low = text.lower()
-        if "@" in low or "bearer" in low or "authorization" in low or "cookie" in low:
-            text = _UNNAMED.sub(rf"\g<scheme>\g<header>{REDACTED}", text)
+        lower = text.lower()
+        if "@" in lower or "bearer" in lower or "authorization" in lower or "cookie" in lower:
+            text = _CREDENTIALS.sub(rf"\g<scheme>\g<header>{REDACTED}", text)
         if not ("=" in text or ":" in text or "%" in text or "(" in text):
             return text  # the usual case, several times per request
         parts, copied, position = [], 0, 0
@@ -98,38 +98,38 @@ class Redactor:
                     copied = position
         return "".join([*parts, text[copied:]])
 
-    def short(self, text: str, most: int = TEXT_MAX, end: bool = False) -> str:
-        """Return a text with its secrets replaced, cut to its first or last `most` characters."""
+    def short(self, text: str, size: int = TEXT_MAX, end: bool = False) -> str:
+        """Return a redacted text, truncated to its first or last `size` characters."""
         if end:
             text = self.text(text)
-            return text if len(text) <= most else "..." + text[-most:]
-        return self.text(text) if len(text) <= most else self.text(text[: 4 * most])[:most] + "..."
+            return text if len(text) <= size else "..." + text[-size:]
+        return self.text(text) if len(text) <= size else self.text(text[: 4 * size])[:size] + "..."
 
     def named(self, name: str, value: Any) -> Any:
-        """Return a value as JSON types: redacted, and cut to `TEXT_MAX` and `DEPTH_MAX`."""
+        """Return a redacted copy in JSON types, truncated to `TEXT_MAX` and `DEPTH_MAX`."""
         if isinstance(value, str) and len(value) <= SHORT_MAX:
             return self._short_named(name, value)
         return self._copy(name, value, [TEXT_MAX + 1], DEPTH_MAX)
 
-    def _copy(self, name: str, value: Any, left: list[int], depth: int) -> Any:
-        left[0] -= 1
+    def _copy(self, name: str, value: Any, quota: list[int], depth: int) -> Any:
+        quota[0] -= 1
         if self.hides(name, value):
             return REDACTED
         if value is None or (isinstance(value, (int, float)) and abs(value) < 1e300):  # not NaN
             return value
         if not isinstance(value, CONTAINERS):
-            text = self.short(text_of(value), max(left[0], 0), end=name == STACK)
-            left[0] -= len(text)
+            text = self.short(text_of(value), max(quota[0], 0), end=name == STACK)
+            quota[0] -= len(text)
             return text
         if depth == 0:
             return "..."
         if isinstance(value, dict):
             items = ((text_of(key), item) for key, item in value.items())
-            return dict(self._copy("", item, left, depth) for item in items if left[0] > 0)
+            return dict(self._copy("", item, quota, depth) for item in items if quota[0] > 0)
         if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str | bytes):
-            key = text_of(value[0])  # of an item, or of a header
-            return [self._copy("", key, left, depth), self._copy(key, value[1], left, depth - 1)]
-        return [self._copy("", each, left, depth - 1) for each in value if left[0] > 0]
+            key = text_of(value[0])  # a dict item or a header
+            return [self._copy("", key, quota, depth), self._copy(key, value[1], quota, depth - 1)]
+        return [self._copy("", each, quota, depth - 1) for each in value if quota[0] > 0]
 
 
 def text_of(value: object) -> str:

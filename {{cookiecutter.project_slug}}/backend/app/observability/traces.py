@@ -27,32 +27,32 @@ KEPT = ("context", "parent", "resource", "kind", "start_time", "end_time", "inst
 class CallerLimit(Sampler):
     """Limits how many requests per second are sampled because the caller set the sampled flag.
 
-    Without a limit any caller could fill the trace store. Above the limit ``sampler`` decides, with
-    a random trace id, because callers choose theirs: https://www.w3.org/TR/trace-context/#sampled-flag
+    Without a limit, any caller could fill the trace store. Above it, ``sampler`` decides by a random
+    trace id, because callers can choose one that is sampled: https://www.w3.org/TR/trace-context/#sampled-flag
     """
 
     def __init__(self, sampler: Sampler, per_second: float) -> None:
         self._sampler = sampler
         self._per_second = per_second
-        self._left = self._most = max(per_second, 1.0) if per_second > 0 else 0.0
-        self._asked = monotonic()
+        self._tokens = self._max_tokens = max(per_second, 1.0) if per_second > 0 else 0.0
+        self._last_request = monotonic()
 
     def should_sample(
-        self, parent_context: Context | None, trace_id: int, *details: Any, **named: Any
+        self, parent_context: Context | None, trace_id: int, *args: Any, **kwargs: Any
     ) -> SamplingResult:
         parent = trace.get_current_span(parent_context).get_span_context()
-        asks = parent.is_valid and parent.is_remote and parent.trace_flags.sampled
-        if not asks or self._take():
-            return self._sampler.should_sample(parent_context, trace_id, *details, **named)
+        requests_sampling = parent.is_valid and parent.is_remote and parent.trace_flags.sampled
+        if not requests_sampling or self._take_token():
+            return self._sampler.should_sample(parent_context, trace_id, *args, **kwargs)
         trace_id = RandomIdGenerator().generate_trace_id()
-        new = self._sampler.should_sample(Context(), trace_id, *details, **named)
-        return SamplingResult(new.decision, new.attributes, parent.trace_state)
+        result = self._sampler.should_sample(Context(), trace_id, *args, **kwargs)
+        return SamplingResult(result.decision, result.attributes, parent.trace_state)
 
-    def _take(self) -> bool:
-        before, self._asked = self._asked, monotonic()
-        self._left = min(self._left + (self._asked - before) * self._per_second, self._most)
-        taken = self._left >= 1
-        self._left -= taken
+    def _take_token(self) -> bool:
+        last, self._last_request = self._last_request, monotonic()
+        self._tokens += (self._last_request - last) * self._per_second
+        taken = self._tokens >= 1
+        self._tokens = min(self._tokens, self._max_tokens) - taken
         return taken
 
     def get_description(self) -> str:
@@ -60,22 +60,22 @@ class CallerLimit(Sampler):
 
 
 class CountingProcessor(SpanProcessor):
-    """Counts sampled spans, to compare them with what the trace store receives."""
+    """Counts sampled spans, for comparison with the spans that the trace store receives."""
 
     def on_end(self, span: ReadableSpan) -> None:
         SPANS.inc()  # only called for sampled spans
 
 
 def set_up_provider(redactor: Redactor, caller_limit: float, print_spans: bool) -> None:
-    """Add the limit, the counter and the redaction to the tracer provider of the process."""
+    """Add the sampling limit, the span counter and the redaction to the tracer provider."""
     redact_exports(redactor)
     provider = trace.get_tracer_provider()
     if isinstance(provider, TracerProvider) and not isinstance(provider.sampler, CallerLimit):
         provider.sampler = CallerLimit(provider.sampler, caller_limit)
         provider.add_span_processor(CountingProcessor())
         if print_spans:
-            printer = ConsoleSpanExporter(formatter=_span_line)
-            provider.add_span_processor(SimpleSpanProcessor(printer))
+            exporter = ConsoleSpanExporter(formatter=_span_line)
+            provider.add_span_processor(SimpleSpanProcessor(exporter))
 
 
 def ensure_provider() -> None:
@@ -93,10 +93,10 @@ def redact_exports(redactor: Redactor) -> None:
     """Make every imported span exporter export redacted copies of its spans.
 
     ``opentelemetry-instrument`` has already attached the exporters, and the SDK has no accessor for
-    them. So this wraps the public ``export`` of their classes. It runs in the export thread.
+    them. So this wraps the public ``export`` of their classes. Redaction runs in the export thread.
     """
 
-    def redacting(export: Callable[..., Any]) -> Callable[..., Any]:
+    def with_redaction(export: Callable[..., Any]) -> Callable[..., Any]:
         return wraps(export)(
             lambda self, spans: export(self, [redacted_span(span, redactor) for span in spans])
         )
@@ -104,49 +104,49 @@ def redact_exports(redactor: Redactor) -> None:
     for entry in entry_points(group="opentelemetry_traces_exporter"):
         exporter = getattr(sys.modules.get(entry.module), entry.attr, None)
         if exporter and not hasattr(exporter.export, "__wrapped__"):
-            exporter.export = redacting(exporter.export)
+            exporter.export = with_redaction(exporter.export)
 
 
 def redacted_span(span: ReadableSpan, redactor: Redactor) -> ReadableSpan:
     """Return a redacted copy of an ended span."""
 
-    def clean(attributes: Any) -> dict[str, Any]:
-        known = (attributes or {}).copy()  # a plain dict is faster
-        values = {name: redactor.named(name, value) for name, value in known.items()}
+    def redact(attributes: Any) -> dict[str, Any]:
+        plain = (attributes or {}).copy()  # a plain dict is faster
+        values = {name: redactor.named(name, value) for name, value in plain.items()}
         if query := values.get("url.query"):
             values["url.query"] = redactor.text(f"?{query}")[1:]
         return values
 
-    attributes, status = clean(span.attributes), span.status
+    attributes, status = redact(span.attributes), span.status
     if status.description:
         status = trace.Status(status.status_code, redactor.short(status.description))
-    seen = span.kind, attributes.get("error.type"), *(event.name for event in span.events)
-    if seen[:2] == (trace.SpanKind.SERVER, "ConnectionError") and "exception" not in seen:
+    error, seen = attributes.get("error.type"), [event.name for event in span.events]
+    if (span.kind, error) == (trace.SpanKind.SERVER, "ConnectionError") and "exception" not in seen:
         # FastAPI sets this when a client disconnects from a stream. It is not a server error.
         del attributes["error.type"]
         status = trace.Status()
-    events = [Event(each.name, clean(each.attributes), each.timestamp) for each in span.events]
-    links = [trace.Link(each.context, clean(each.attributes)) for each in span.links]
-    changed: Any = {"attributes": attributes, "events": events, "links": links, "status": status}
-    same: Any = {name: getattr(span, name) for name in KEPT}
-    return ReadableSpan(redactor.text(span.name), **same, **changed)
+    events = [Event(each.name, redact(each.attributes), each.timestamp) for each in span.events]
+    links = [trace.Link(each.context, redact(each.attributes)) for each in span.links]
+    redacted: Any = {"attributes": attributes, "events": events, "links": links, "status": status}
+    copied: Any = {name: getattr(span, name) for name in KEPT}
+    return ReadableSpan(redactor.text(span.name), **copied, **redacted)
 
 
 def record_error(error: BaseException) -> None:
     """Add an exception event with the end of its traceback to the current span."""
-    kind, lines = type(error), "".join(traceback.format_exception(error))
-    if len(lines) > TEXT_MAX:  # whole lines, because redaction needs the name before a value
-        lines = "...\n" + lines[4 - TEXT_MAX :].partition("\n")[2]
-    text = {
+    kind, stack = type(error), "".join(traceback.format_exception(error))
+    if len(stack) > TEXT_MAX:  # cut whole lines, because redaction needs the name before a value
+        stack = "...\n" + stack[4 - TEXT_MAX :].partition("\n")[2]
+    attributes = {
         "exception.type": f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."),
         "exception.message": text_of(error),
-        STACK: lines,
+        STACK: stack,
     }
-    trace.get_current_span().add_event("exception", text)
+    trace.get_current_span().add_event("exception", attributes)
 
 
 async def flush() -> None:
-    """Export all ended spans. uvicorn ends itself with a signal, so atexit handlers do not run."""
+    """Export all ended spans. uvicorn ends with a signal, so atexit handlers do not run."""
     provider = trace.get_tracer_provider()
     if isinstance(provider, TracerProvider):
         thread = threading.Thread(target=provider.shutdown, daemon=True)

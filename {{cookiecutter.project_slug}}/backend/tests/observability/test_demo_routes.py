@@ -13,14 +13,14 @@ PREFIX = f"{settings.api_prefix}/demo"
 
 
 @asynccontextmanager
-async def call_itself(app: FastAPI) -> AsyncIterator[dict[str, httpx2.AsyncClient]]:
+async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, httpx2.AsyncClient]]:
     transport, base_url = httpx2.ASGITransport(app), f"http://other{settings.api_prefix}"
     async with httpx2.AsyncClient(transport=transport, base_url=base_url) as client:
         yield {"upstream": client}
 
 
-def test_the_demo_routes_are_slow_fail_and_call_others() -> None:
-    demo = add_demo_routes(FastAPI(lifespan=call_itself))
+def test_demo_routes_respond_slowly_fail_or_call_upstream() -> None:
+    demo = add_demo_routes(FastAPI(lifespan=lifespan))
     demo.add_api_route(f"{settings.api_prefix}/items", lambda: ["a", "b"])
     with TestClient(demo, raise_server_exceptions=False) as client:
         assert client.get(f"{PREFIX}/slow?seconds=0").json() == 0
@@ -29,6 +29,6 @@ def test_the_demo_routes_are_slow_fail_and_call_others() -> None:
         assert client.get(f"{PREFIX}/nested").json() == 2
 
 
-def test_the_service_itself_has_none_of_them() -> None:
+def test_demo_routes_are_off_by_default() -> None:
     with TestClient(app) as client:
         assert client.get(f"{PREFIX}/slow").status_code == 404

@@ -10,29 +10,29 @@ import pytest
 from app.observability.logs import EXCEPTION_MAX, JsonFormatter, Output
 from app.observability.redaction import TEXT_MAX, Redactor
 
-Write = Callable[..., dict[str, Any]]
+Log = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def write() -> Write:
-    """Return a function that logs something, and returns the only line that this wrote."""
+def log() -> Log:
+    """Return a function that logs a message and returns the log entry."""
 
-    def write(*arguments: Any, **options: Any) -> dict[str, Any]:
+    def log(*args: Any, **kwargs: Any) -> dict[str, Any]:
         stream = io.StringIO()
         handler = Output(stream)
         handler.setFormatter(JsonFormatter(Redactor()))
         logger = logging.Logger("app.tests")
         logger.addHandler(handler)
-        logger.error(*arguments, **options)
+        logger.error(*args, **kwargs)
         (line,) = stream.getvalue().splitlines()
         entry: dict[str, Any] = json.loads(line, parse_constant=pytest.fail)
         assert (entry["logger"], entry["level"]) == ("app.tests", "error")
         return entry
 
-    return write
+    return log
 
 
-class Silent(Exception):
+class BrokenStr(Exception):
     def __str__(self) -> str:
         raise RuntimeError("hunter2s")
 
@@ -46,58 +46,58 @@ def nested(depth: int) -> list[Any]:
     return value
 
 
-def test_values_of_any_kind_are_written(write: Write) -> None:
+def test_extra_accepts_any_value(log: Log) -> None:
     cyclic: dict[str, Any] = {}
     cyclic["self"] = cyclic
-    extra = {"deep": nested(5000), "cyclic": cyclic, "nan": math.nan, "silent": Silent()}
-    entry = write("a message", extra=extra)
+    extra = {"deep": nested(5000), "cyclic": cyclic, "nan": math.nan, "broken": BrokenStr()}
+    entry = log("a message", extra=extra)
     assert entry["message"] == "a message"
     assert "..." in json.dumps(entry["deep"])
     assert "..." in json.dumps(entry["cyclic"])
-    assert (entry["nan"], entry["silent"]) == ("nan", "<Silent without text>")
+    assert (entry["nan"], entry["broken"]) == ("nan", "<BrokenStr without text>")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("args", "message"),
     [
-        (("all of %s", Silent()), "all of %s (not written as meant: RuntimeError)"),
+        (("all of %s", BrokenStr()), "all of %s (not written as meant: RuntimeError)"),
         (("%s and %s", "hunter2s"), "%s and %s (not written as meant: TypeError)"),
         (("%s", nested(50_000)), "%s (not written as meant: RecursionError)"),
-        ((Silent(),), "Silent (not written as meant: RuntimeError)"),
+        ((BrokenStr(),), "BrokenStr (not written as meant: RuntimeError)"),
     ],
 )
-def test_a_line_that_cannot_be_formatted_is_written_without_its_arguments(
-    write: Write, arguments: tuple[Any, ...], message: str
+def test_message_that_cannot_be_formatted_is_logged_without_its_arguments(
+    log: Log, args: tuple[Any, ...], message: str
 ) -> None:
-    entry = write(*arguments)
+    entry = log(*args)
     assert entry["message"] == message
     assert "hunter2s" not in str(entry)
 
 
-def test_such_a_line_has_its_traceback(write: Write) -> None:
-    entry = write("%s", Silent(), exc_info=ValueError("told"))
+def test_message_that_cannot_be_formatted_is_logged_with_its_traceback(log: Log) -> None:
+    entry = log("%s", BrokenStr(), exc_info=ValueError("told"))
     assert entry["exception"] == "ValueError: told"
 
 
-def test_a_record_can_be_a_dict(write: Write) -> None:
-    entry = write({"event": "paid", "order": 7, "password": "hunter2s"})
+def test_message_can_be_a_dict(log: Log) -> None:
+    entry = log({"event": "paid", "order": 7, "password": "hunter2s"})
     assert (entry["message"], entry["order"], entry["password"]) == ("paid", 7, "[REDACTED]")
 
 
-def test_where_a_line_was_logged_is_kept_when_it_is_asked_for(write: Write) -> None:
-    assert "test_where_a_line_was_logged" in write("here", stack_info=True)["stack"]
+def test_stack_info_is_logged(log: Log) -> None:
+    assert "test_stack_info_is_logged" in log("here", stack_info=True)["stack"]
 
 
-def test_nothing_that_a_call_passes_replaces_what_a_line_says(write: Write) -> None:
+def test_extra_does_not_override_reserved_fields(log: Log) -> None:
     names = ("timestamp", "level", "logger", "trace_id", "span_id", "exception", "stack")
-    entry = write("a message", extra=dict.fromkeys(names, "forged"))
+    entry = log("a message", extra=dict.fromkeys(names, "forged"))
     assert "forged" not in entry.values()
 
 
 @pytest.mark.parametrize(
     "value", ["é\u2028\u202e", "\x00\x1b\x7f\x9b", "\udcff", 2**80, {"deep": ["\x7f"]}]
 )
-def test_a_line_is_printable_ascii(value: object) -> None:
+def test_log_line_is_printable_ascii(value: object) -> None:
     record = logging.makeLogRecord({"msg": "a message", "value": value})
     line = JsonFormatter(Redactor()).format(record)
     assert line.isascii()
@@ -105,16 +105,16 @@ def test_a_line_is_printable_ascii(value: object) -> None:
     assert json.loads(line)["value"] == value
 
 
-def test_a_stream_that_is_gone_is_no_failure() -> None:
+def test_closed_stream_raises_no_exception() -> None:
     stream = io.StringIO()
     handler = Output(stream)
     stream.close()
     handler.handle(logging.makeLogRecord({"msg": "lost"}))
 
 
-def test_long_lines_are_cut(write: Write) -> None:
+def test_long_fields_are_truncated(log: Log) -> None:
     error = ValueError("y" * 100_000 + " the end")
-    entry = write("x" * 100_000, extra={"long": "z" * 100_000}, exc_info=error)
+    entry = log("x" * 100_000, extra={"long": "z" * 100_000}, exc_info=error)
     assert len(entry["message"]) == len(entry["long"]) == TEXT_MAX + len("...")
     assert len(entry["exception"]) == EXCEPTION_MAX + len("...")
     assert entry["exception"].startswith("...")

@@ -1,4 +1,4 @@
-"""What is redacted, and what is not. The first two tables are the documentation."""
+"""The first two tables document what is redacted and what is not."""
 
 import json
 import math
@@ -9,14 +9,14 @@ import pytest
 
 from app.observability.redaction import SECRET_NAMES, TEXT_MAX, Redactor, secret_names
 
-REPLACED = [  # text, result, why
+REDACTED_TEXT = [  # text, result, case
     ("/a?token=x&page=2", "/a?token=[REDACTED]&page=2", "query string"),
     ("/cb?code=x&key=y&b=1", "/cb?code=[REDACTED]&key=[REDACTED]&b=1", "?name: query only"),
     ("/a;token=x;b=1", "/a;token=[REDACTED];b=1", "matrix parameter"),
     ("/?user[password]=x&token[]=y", "/?user[password]=[REDACTED]&token[]=[REDACTED]", "brackets"),
-    ("/?%74oken=x&token%5B%5D=y", "/?%74oken=[REDACTED]&token%5B%5D=[REDACTED]", "escaped name"),
-    ("/?u=%2F%3Fa%3D1%26token%3Dx&b=1", "/?u=%2F%3Fa%3D1%26token%3D[REDACTED]&b=1", "inner URL"),
-    ("%252F%253Fcode%253Dx", "%252F%253Fcode%253D[REDACTED]", "escaped twice"),
+    ("/?%74oken=x&token%5B%5D=y", "/?%74oken=[REDACTED]&token%5B%5D=[REDACTED]", "encoded name"),
+    ("/?u=%2F%3Fa%3D1%26token%3Dx&b=1", "/?u=%2F%3Fa%3D1%26token%3D[REDACTED]&b=1", "URL in a URL"),
+    ("%252F%253Fcode%253Dx", "%252F%253Fcode%253D[REDACTED]", "encoded twice"),
     (
         "/?q=%7B%22a%22%3A1%2C%22pwd%22%3A%22x",
         "/?q=%7B%22a%22%3A1%2C%22pwd%22%3A[REDACTED]",
@@ -28,12 +28,12 @@ REPLACED = [  # text, result, why
         "Authorization: [REDACTED]\nHost: a",
         "header line",
     ),
-    ('authorization: Digest a="x", b="y"', "authorization: [REDACTED]", "quotes inside of it"),
+    ('authorization: Digest a="x", b="y"', "authorization: [REDACTED]", "quoted values"),
     ("Set-Cookie: id=x; Path=/", "Set-Cookie: [REDACTED]", "several values"),
     ('Cookie: a={"b":"x"}; c=y', "Cookie: [REDACTED]", "JSON in a cookie"),
     ("curl -H 'Cookie: a=x; b=y' http://a", "curl -H 'Cookie: [REDACTED]' http://a", "quoted line"),
     ("sent Bearer x.y-z to a", "sent Bearer [REDACTED] to a", "bearer token"),
-    ("Bearer%20x%3D&a", "Bearer%20[REDACTED]&a", "escaped space"),
+    ("Bearer%20x%3D&a", "Bearer%20[REDACTED]&a", "encoded space"),
     ("token=Bearer x and more", "token=[REDACTED] and more", "scheme and token"),
     ("password=x,y user=jane", "password=[REDACTED] user=jane", "key=value"),
     ("password=x,user=jane", "password=[REDACTED],user=jane", "key=value list"),
@@ -44,7 +44,7 @@ REPLACED = [  # text, result, why
     ("password: hunter2", "password: [REDACTED]", "YAML"),
     ("user: a\n  api_key: sk-123", "user: a\n  api_key: [REDACTED]", "YAML, indented"),
     ("the token: 4f3a", "the token: [REDACTED]", "in a sentence: a value with a digit"),
-    ("the password: swordfish", "the password: [REDACTED]", "in a sentence: never a harmless word"),
+    ("the password: swordfish", "the password: [REDACTED]", "in a sentence: any word"),
     ("apiKey: x", "apiKey: [REDACTED]", "camel case"),
     ("X-Api-Key: x", "X-Api-Key: [REDACTED]", "another header"),
     ("x-token: Basic x", "x-token: [REDACTED]", "scheme"),
@@ -52,17 +52,17 @@ REPLACED = [  # text, result, why
     (r"{\"pwd\": \"a\\\"x\", \"a\": 1}", r"{\"pwd\": \"[REDACTED]\", \"a\": 1}", "JSON in JSON"),
     ('{"token": null, "a": 1}', '{"token": [REDACTED], "a": 1}', "any JSON value"),
     ('{"tokens": ["x]", ["y"]], "a": 1}', '{"tokens": [REDACTED], "a": 1}', "nested"),
-    ('{"secrets": {"a": {"b": {"c": "x"}}}}', '{"secrets": [REDACTED]', "deeper: all of the rest"),
-    ("secrets: {'a': ('x', 'y'", "secrets: [REDACTED]", "cut text"),
+    ('{"secrets": {"a": {"b": {"c": "x"}}}}', '{"secrets": [REDACTED]', "deeper: the whole rest"),
+    ("secrets: {'a': ('x', 'y'", "secrets: [REDACTED]", "truncated text"),
     ("{'password': 'x y', 'a': 1}", "{'password': '[REDACTED]', 'a': 1}", "Python dict"),
     ("Settings(secret='x', a=1)", "Settings(secret='[REDACTED]', a=1)", "Python object"),
     ("(b'x-api-key', b\"x'x\")", "(b'x-api-key', b\"[REDACTED]\")", "header pair"),
     ("[('cookie', 'a=x; b=x')]", "[('cookie', '[REDACTED]')]", "header pair"),
-    ("max_tokens=abc", "max_tokens=[REDACTED]", "counting name, but no number"),
+    ("max_tokens=abc", "max_tokens=[REDACTED]", "name of a count, not a number"),
     ("token=123456", "token=[REDACTED]", "number, but no counting name"),
     ("redis_password=123456", "redis_password=[REDACTED]", "number, but no counting name"),
 ]
-LEFT_ALONE = [  # text, why
+UNCHANGED_TEXT = [  # text, case
     ("max tokens: 4096 used", "count"),
     ("max_tokens=4096 prompt_tokens=1,024 token_count: 7", "counts"),
     ("tokens_used = 12.5 maxTokens=5 session_count=3", "counts"),
@@ -71,12 +71,12 @@ LEFT_ALONE = [  # text, why
     ("unexpected token: ')'", "sentence: punctuation"),
     ("Unexpected token: EOF", "sentence: a word"),
     ("the session: expired", "sentence: a word"),
-    ("Invalid password: must be at least 8 characters", "sentence goes on"),
-    ("password hunter2", "prose: a name is followed by = or :, or is quoted"),
+    ("Invalid password: must be at least 8 characters", "sentence continues"),
+    ("password hunter2", "prose: no = or : and no quotes"),
     ("Unexpected token '<', \"<!DOCTYPE \"... is not valid JSON", "prose"),
     ("the bearer of this, a bearer token, Bearer authentication", "prose"),
     ('WWW-Authenticate: Bearer realm="a"', "challenge"),
-    ("code=404 key: a pass: 3", "?name: words outside of query strings"),
+    ("code=404 key: a pass: 3", "?name: not in a query string"),
     ("/?zip_code=1&keyboard=us", "other names"),
     ("/?u=%2Fsession%2Fnew%3Fpage%3D2", "a path, not a name"),
     ("/app/session.py:12: DeprecationWarning", "file and line"),
@@ -88,19 +88,19 @@ LEFT_ALONE = [  # text, why
 ]
 
 
-@pytest.mark.parametrize(("text", "result"), [row[:2] for row in REPLACED])
-def test_secrets_are_replaced_once(text: str, result: str) -> None:
+@pytest.mark.parametrize(("text", "result"), [row[:2] for row in REDACTED_TEXT])
+def test_text_redacts_secrets_and_is_idempotent(text: str, result: str) -> None:
     redactor = Redactor()
     assert redactor.text(text) == result
     assert redactor.text(result) == result
 
 
-@pytest.mark.parametrize("text", [row[0] for row in LEFT_ALONE])
-def test_other_text_is_left_alone(text: str) -> None:
+@pytest.mark.parametrize("text", [row[0] for row in UNCHANGED_TEXT])
+def test_text_without_secrets_is_unchanged(text: str) -> None:
     assert Redactor().text(text) == text
 
 
-def test_a_query_string_has_names_of_its_own() -> None:
+def test_question_mark_limits_a_name_to_query_strings() -> None:
     assert Redactor().text("?code=x&page=2") == "?code=[REDACTED]&page=2"
     assert Redactor().text("code=x&page=2") == "code=x&page=2"
 
@@ -118,11 +118,11 @@ def test_a_query_string_has_names_of_its_own() -> None:
         ({"tokens": {"a": "x"}, "keys": ["x"]}, {"tokens": "[REDACTED]", "keys": ["x"]}),
     ],
 )
-def test_secrets_in_structured_values_are_replaced(value: Any, result: Any) -> None:
+def test_structured_values_are_redacted(value: Any, result: Any) -> None:
     assert Redactor().named("extra", value) == result
 
 
-class Silent:
+class BrokenStr:
     def __str__(self) -> str:
         raise RuntimeError
 
@@ -143,18 +143,18 @@ def test_any_value_becomes_json_of_limited_size() -> None:
     for value in (
         deep,
         cyclic,
-        Silent(),
-        {Silent(): Silent()},
+        BrokenStr(),
+        {BrokenStr(): BrokenStr()},
         math.nan,
         -math.inf,
         10**9999,
         *long,
     ):
         assert len(json.dumps(Redactor().named("extra", value), allow_nan=False)) < 8 * TEXT_MAX
-    assert Redactor().named("extra", [math.nan, Silent()]) == ["nan", "<Silent without text>"]
+    assert Redactor().named("extra", [math.nan, BrokenStr()]) == ["nan", "<BrokenStr without text>"]
 
 
-def test_text_is_cut_after_its_secrets_are_replaced() -> None:
+def test_text_is_redacted_before_it_is_truncated() -> None:
     assert Redactor().short("a" * 5000, 10) == "aaaaaaaaaa..."
     assert Redactor().short("a" * 10, 10) == "aaaaaaaaaa"
     assert Redactor().named("a", "b" * TEXT_MAX) == "b" * TEXT_MAX
@@ -172,7 +172,7 @@ def test_text_is_cut_after_its_secrets_are_replaced() -> None:
         ("+", SECRET_NAMES),
     ],
 )
-def test_a_setting_replaces_the_names_or_adds_to_them(text: str, names: tuple[str, ...]) -> None:
+def test_secret_names_replace_or_extend_the_defaults(text: str, names: tuple[str, ...]) -> None:
     assert secret_names(text) == names
 
 
@@ -218,10 +218,10 @@ PARTS += ["token=[REDACTED", "e1253d", "'a': ", "a: a "]
 
 
 @pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("before", ["", "token: [", "%3A", "cookie: "])
-def test_time_is_proportional_to_the_length(part: str, before: str) -> None:
+@pytest.mark.parametrize("prefix", ["", "token: [", "%3A", "cookie: "])
+def test_redaction_takes_linear_time(part: str, prefix: str) -> None:
     def seconds(size: int) -> float:
-        text = before + part * (size // len(part))
+        text = prefix + part * (size // len(part))
         start = time.process_time()
         Redactor().text(text)
         return time.process_time() - start

@@ -23,13 +23,12 @@ from app.observability.redaction import Redactor
 
 @dataclass(frozen=True)
 class FrozenError(Exception):
-    """An error that takes no more attributes."""
+    """An exception that does not allow new attributes."""
 
     code: int
 
 
-def application(**arguments: Any) -> FastAPI:
-    """Return a small application."""
+def create_app(**arguments: Any) -> FastAPI:
     app = FastAPI(**{**fastapi_arguments(), **arguments})
 
     @app.get("/things/{thing_id}")
@@ -45,12 +44,12 @@ def application(**arguments: Any) -> FastAPI:
 
 @pytest.fixture
 def app() -> FastAPI:
-    return application()
+    return create_app()
 
 
 @pytest.fixture(autouse=True)
-def same_logging() -> Iterator[None]:
-    """Put logging back as it was."""
+def restore_logging() -> Iterator[None]:
+    """Restore the handlers and level of the root logger."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
     yield
@@ -59,12 +58,12 @@ def same_logging() -> Iterator[None]:
 
 @pytest.fixture
 def client(app: FastAPI) -> Iterator[TestClient]:
-    """Yield a client of the observed application; its errors are answers, as on a server."""
-    with TestClient(setup_observability(app), raise_server_exceptions=False) as running:
-        yield running
+    """Yield a client of the observed application. It does not raise server exceptions."""
+    with TestClient(setup_observability(app), raise_server_exceptions=False) as test_client:
+        yield test_client
 
 
-def counted(client: TestClient, endpoint: str, status: str) -> float:
+def count_requests(client: TestClient, endpoint: str, status: str) -> float:
     text = client.get(METRICS_PATH).text
     labels = {"method": "GET", "endpoint": endpoint, "status": status}
     return sum(
@@ -75,7 +74,7 @@ def counted(client: TestClient, endpoint: str, status: str) -> float:
     )
 
 
-def logged(records: list[logging.LogRecord]) -> list[dict[str, Any]]:
+def log_entries(records: list[logging.LogRecord]) -> list[dict[str, Any]]:
     formatter = JsonFormatter(Redactor())
     names = ("app.access", "app.error")
     return [json.loads(formatter.format(record)) for record in records if record.name in names]
@@ -90,47 +89,47 @@ def logged(records: list[logging.LogRecord]) -> list[dict[str, Any]]:
         ("/nowhere", UNMATCHED, "404"),
     ],
 )
-def test_a_request_is_counted_under_its_route(
+def test_request_is_counted_by_its_route(
     client: TestClient, path: str, endpoint: str, status: str
 ) -> None:
-    before = counted(client, endpoint, status)
+    before = count_requests(client, endpoint, status)
     client.get(path)
-    assert counted(client, endpoint, status) == before + 1
+    assert count_requests(client, endpoint, status) == before + 1
 
 
-def test_a_request_writes_one_json_line(
+def test_request_writes_one_json_log_entry(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     client.get("/things/1")
-    (line,) = logged(caplog.records)
-    assert (line["logger"], line["level"]) == ("app.access", "info")
-    assert (line["method"], line["path"], line["status"]) == ("GET", "/things/1", 200)
-    assert line["endpoint"] == "/things/{thing_id}"
+    (entry,) = log_entries(caplog.records)
+    assert (entry["logger"], entry["level"]) == ("app.access", "info")
+    assert (entry["method"], entry["path"], entry["status"]) == ("GET", "/things/1", 200)
+    assert entry["endpoint"] == "/things/{thing_id}"
 
 
-def test_a_request_has_the_trace_id_of_its_caller_also_where_nothing_is_traced(
+def test_response_has_the_trace_id_of_a_request_that_is_not_sampled(
     client: TestClient,
 ) -> None:
-    ids = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-00"}
-    assert client.get("/things/1", headers=ids).headers["x-trace-id"] == "ab" * 16
+    headers = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-00"}
+    assert client.get("/things/1", headers=headers).headers["x-trace-id"] == "ab" * 16
 
 
-def test_an_error_is_logged_with_its_traceback(
+def test_unhandled_exception_is_logged_with_its_traceback(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     client.get("/things/0")
-    (access, error) = logged(caplog.records)
+    (access, error) = log_entries(caplog.records)
     assert "RuntimeError: no such thing" in error["exception"]
     assert (error["level"], access["status"]) == ("error", 500)
 
 
-def test_an_error_stays_what_it_is(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_frozen_exception_is_logged(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     assert client.get("/things/-1").status_code == 500
-    (line,) = [line for line in logged(caplog.records) if line["logger"] == "app.error"]
-    assert "FrozenError(code=-1)" in line["message"]
+    (entry,) = [entry for entry in log_entries(caplog.records) if entry["logger"] == "app.error"]
+    assert "FrozenError(code=-1)" in entry["message"]
 
 
-def test_a_middleware_that_refuses_a_request_is_observed_and_not_asked_about_scrapes(
+def test_rejecting_middleware_is_observed_and_does_not_affect_scrapes(
     app: FastAPI, caplog: pytest.LogCaptureFixture
 ) -> None:
     setup_observability(app)
@@ -138,28 +137,28 @@ def test_a_middleware_that_refuses_a_request_is_observed_and_not_asked_about_scr
     with TestClient(app) as client:
         assert client.get("/things/1").status_code == 400
         assert client.get(METRICS_PATH).status_code == 200
-    assert [line["status"] for line in logged(caplog.records)] == [400]
+    assert [entry["status"] for entry in log_entries(caplog.records)] == [400]
 
 
 @pytest.mark.parametrize("error", [500, Exception])
-def test_the_application_keeps_its_own_answer_to_errors(
+def test_custom_exception_handler_is_kept(
     app: FastAPI, caplog: pytest.LogCaptureFixture, error: int | type[Exception]
 ) -> None:
     @app.exception_handler(error)
-    async def answer(_request: Request, _error: Exception) -> Response:
+    async def handle_error(_request: Request, _error: Exception) -> Response:
         return Response("ours", 503)
 
     with TestClient(setup_observability(app), raise_server_exceptions=False) as client:
-        before = counted(client, "/things/{thing_id}", "503")
+        before = count_requests(client, "/things/{thing_id}", "503")
         assert client.get("/things/0").text == "ours"
-        assert counted(client, "/things/{thing_id}", "503") == before + 1
-    assert logged(caplog.records)[0]["status"] == 503
+        assert count_requests(client, "/things/{thing_id}", "503") == before + 1
+    assert log_entries(caplog.records)[0]["status"] == 503
 
 
-def test_a_body_that_is_too_large_is_no_failure_of_the_service(
+def test_too_large_body_is_not_logged_as_an_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    app = application(max_body_size=10)
+    app = create_app(max_body_size=10)
 
     @app.post("/things")
     async def create_thing(name: Annotated[str, Body()]) -> str:
@@ -167,11 +166,11 @@ def test_a_body_that_is_too_large_is_no_failure_of_the_service(
 
     with TestClient(setup_observability(app)) as client:
         assert client.post("/things", json="a long name").status_code == 413
-    lines = [(line["level"], line.get("status")) for line in logged(caplog.records)]
-    assert lines == [("info", 413)]
+    entries = [(entry["level"], entry.get("status")) for entry in log_entries(caplog.records)]
+    assert entries == [("info", 413)]
 
 
-def test_a_client_that_goes_away_is_no_error_for_a_middleware_outside(app: FastAPI) -> None:
+def test_client_disconnect_is_not_an_error_for_outer_middleware(app: FastAPI) -> None:
     @app.post("/uploads")
     async def upload(request: Request) -> int:
         return len(await request.body())
@@ -179,7 +178,7 @@ def test_a_client_that_goes_away_is_no_error_for_a_middleware_outside(app: FastA
     setup_observability(app)
 
     @app.middleware("http")
-    async def outside(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    async def outer_middleware(request: Request, call_next: RequestResponseEndpoint) -> Response:
         return await call_next(request)
 
     sent: list[Message] = []
@@ -205,7 +204,7 @@ def test_a_client_that_goes_away_is_no_error_for_a_middleware_outside(app: FastA
         ("OTEL_TRACES_SAMPLER_ARG", "10"),
     ],
 )
-def test_a_value_that_cannot_be_used_is_named_with_its_variable(
+def test_invalid_setting_is_reported_with_its_variable_name(
     monkeypatch: pytest.MonkeyPatch, app: FastAPI, variable: str, value: str
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
@@ -214,13 +213,13 @@ def test_a_value_that_cannot_be_used_is_named_with_its_variable(
         setup_observability(app)
 
 
-def test_a_service_whose_requests_would_have_no_route_does_not_start() -> None:
-    app = setup_observability(application(telemetry={"tracing": False}))
+def test_start_up_fails_without_server_spans() -> None:
+    app = setup_observability(create_app(telemetry={"tracing": False}))
     with pytest.raises(RuntimeError, match=r"telemetry=\{'tracing': False\}"), TestClient(app):
         pass
 
 
-def test_what_configures_logging_while_the_application_starts_is_replaced(
+def test_logging_configured_during_start_up_is_replaced(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     @asynccontextmanager
@@ -229,7 +228,7 @@ def test_what_configures_logging_while_the_application_starts_is_replaced(
         logging.getLogger("app.jobs").warning("started")
         yield
 
-    with TestClient(setup_observability(application(lifespan=lifespan))) as client:
+    with TestClient(setup_observability(create_app(lifespan=lifespan))) as client:
         client.get("/things/1")
     out, err = capsys.readouterr()
     names = [json.loads(line)["logger"] for line in out.splitlines()]
@@ -240,5 +239,5 @@ def test_what_configures_logging_while_the_application_starts_is_replaced(
     assert "plain" not in err
 
 
-def test_the_service_is_observed_only_when_asked() -> None:
+def test_observability_is_off_by_default() -> None:
     assert "observability" not in repr(main_app.build_middleware_stack)

@@ -9,11 +9,11 @@ from opentelemetry.trace import Link, Span, Status, StatusCode, Tracer
 from app.observability.redaction import TEXT_MAX, Redactor
 from app.observability.traces import record_error, redacted_span
 
-HIDDEN = "hunter2s"
+SENSITIVE = "hunter2s"
 
 
 class Tracing:
-    """A tracer, and what its exporter was given."""
+    """A tracer with an in-memory exporter."""
 
     def __init__(self) -> None:
         self.exporter = InMemorySpanExporter()
@@ -31,70 +31,70 @@ def tracing() -> Tracing:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "shown"),
+    ("name", "value", "expected"),
     [
-        ("url.full", f"http://a/?api_key={HIDDEN}&b=1", "http://a/?api_key=[REDACTED]&b=1"),
-        ("url.query", f"code={HIDDEN}&b=1", "code=[REDACTED]&b=1"),
-        ("http.request.header.authorization", (f"Basic {HIDDEN}",), "[REDACTED]"),
-        ("password", HIDDEN, "[REDACTED]"),
-        ("messages", ("a", f"pwd={HIDDEN}"), ("a", "pwd=[REDACTED]")),
-        ("calls", ({"token": HIDDEN}, "b", True), ({"token": "[REDACTED]"}, "b", True)),
+        ("url.full", f"http://a/?api_key={SENSITIVE}&b=1", "http://a/?api_key=[REDACTED]&b=1"),
+        ("url.query", f"code={SENSITIVE}&b=1", "code=[REDACTED]&b=1"),
+        ("http.request.header.authorization", (f"Basic {SENSITIVE}",), "[REDACTED]"),
+        ("password", SENSITIVE, "[REDACTED]"),
+        ("messages", ("a", f"pwd={SENSITIVE}"), ("a", "pwd=[REDACTED]")),
+        ("calls", ({"token": SENSITIVE}, "b", True), ({"token": "[REDACTED]"}, "b", True)),
         ("input_tokens", 12, 12),
         ("flag", False, False),
         ("plain", "GET /items/1", "GET /items/1"),
     ],
 )
-def test_no_attribute_has_secrets(tracing: Tracing, name: str, value: Any, shown: object) -> None:
+def test_attributes_are_redacted(tracing: Tracing, name: str, value: Any, expected: object) -> None:
     with tracing.tracer.start_as_current_span("work", attributes={name: value}):
         pass
     with tracing.tracer.start_as_current_span("work") as span:
         span.set_attribute(name, value)
     for exported in tracing.exported():
         found = (exported.attributes or {})[name]
-        assert (tuple(found) if isinstance(found, list) else found) == shown
+        assert (tuple(found) if isinstance(found, list) else found) == expected
 
 
-def fail(span: Span) -> None:
-    span.add_event("sent", {"header": f"Bearer {HIDDEN}"})
-    raise RuntimeError(f"password={HIDDEN}")
+def add_event_and_raise(span: Span) -> None:
+    span.add_event("sent", {"header": f"Bearer {SENSITIVE}"})
+    raise RuntimeError(f"password={SENSITIVE}")
 
 
-def test_nothing_else_of_a_span_has_secrets(tracing: Tracing) -> None:
+def test_span_name_events_links_and_status_are_redacted(tracing: Tracing) -> None:
     other = tracing.tracer.start_span("other")
-    link = Link(other.get_span_context(), {"url": f"/?token={HIDDEN}"})
+    link = Link(other.get_span_context(), {"url": f"/?token={SENSITIVE}"})
     with (
         pytest.raises(RuntimeError),
-        tracing.tracer.start_as_current_span(f"GET /?token={HIDDEN}", links=[link]) as span,
+        tracing.tracer.start_as_current_span(f"GET /?token={SENSITIVE}", links=[link]) as span,
     ):
-        fail(span)
+        add_event_and_raise(span)
     with tracing.tracer.start_as_current_span("done") as span:
-        span.set_status(Status(StatusCode.ERROR, f"secret: {HIDDEN}"))
+        span.set_status(Status(StatusCode.ERROR, f"secret: {SENSITIVE}"))
     failed, done = tracing.exported()
-    assert HIDDEN not in failed.to_json() + done.to_json()
+    assert SENSITIVE not in failed.to_json() + done.to_json()
     assert failed.name == "GET /?token=[REDACTED]"
     assert failed.status.description == "RuntimeError: password=[REDACTED]"
     assert [event.name for event in failed.events] == ["sent", "exception"]
     assert done.status.status_code is StatusCode.ERROR
 
 
-class Silent(Exception):
+class BrokenStr(Exception):
     def __str__(self) -> str:
         raise RuntimeError
 
 
-def test_an_error_that_fails_to_say_what_it_is_is_recorded(tracing: Tracing) -> None:
+def test_exception_with_a_broken_str_is_recorded(tracing: Tracing) -> None:
     with tracing.tracer.start_as_current_span("work"):
-        record_error(Silent())
+        record_error(BrokenStr())
     (event,) = tracing.exported()[0].events
-    assert (event.attributes or {})["exception.type"] == f"{__name__}.Silent"
-    assert (event.attributes or {})["exception.message"] == "<Silent without text>"
+    assert (event.attributes or {})["exception.type"] == f"{__name__}.BrokenStr"
+    assert (event.attributes or {})["exception.message"] == "<BrokenStr without text>"
 
 
-def test_of_a_long_traceback_the_end_is_kept(tracing: Tracing) -> None:
+def test_long_traceback_is_truncated_at_its_start(tracing: Tracing) -> None:
     error = ValueError("first")
     for number in range(50):
         try:
-            raise ValueError(f"number {number}, password={HIDDEN}") from error
+            raise ValueError(f"number {number}, password={SENSITIVE}") from error
         except ValueError as caught:
             error = caught
     with tracing.tracer.start_as_current_span("work") as span:
@@ -103,7 +103,7 @@ def test_of_a_long_traceback_the_end_is_kept(tracing: Tracing) -> None:
         record_error(error)
     (exported,) = tracing.exported()
     assert (exported.attributes or {})["long"] == "x" * TEXT_MAX + "..."
-    for event in exported.events:  # ours, and the SDK's own
+    for event in exported.events:  # of the SDK, and of `record_error`
         stack = str((event.attributes or {})["exception.stacktrace"])
         assert TEXT_MAX / 2 < len(stack) <= TEXT_MAX + len("...")
         assert stack.startswith("...")
@@ -111,19 +111,19 @@ def test_of_a_long_traceback_the_end_is_kept(tracing: Tracing) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "stack", "shown"),
+    ("names", "stack", "expected"),
     [
         ([], 5, 5),
         ([], ("a",), ["a"]),
         (["*stacktrace"], "x" * 9000, "[REDACTED]"),
     ],
-    ids=["a number", "a list", "a name to redact"],
+    ids=["number", "list", "secret name"],
 )
-def test_a_stacktrace_is_redacted_like_any_other_attribute(
-    tracing: Tracing, names: list[str], stack: Any, shown: object
+def test_stacktrace_is_redacted_like_other_attributes(
+    tracing: Tracing, names: list[str], stack: Any, expected: object
 ) -> None:
     with tracing.tracer.start_as_current_span("work") as span:
         span.set_attribute("exception.stacktrace", stack)
     (exported,) = tracing.exporter.get_finished_spans()
     attributes = redacted_span(exported, Redactor(names)).attributes or {}
-    assert attributes["exception.stacktrace"] == shown
+    assert attributes["exception.stacktrace"] == expected
