@@ -1,4 +1,4 @@
-"""Measures everything and writes the report: ``make bench``; one group: ``make bench ARGS="http"``."""
+"""Runs all benchmarks and writes the report: ``make bench``; one group: ``make bench ARGS="http"``."""
 
 import argparse
 import contextlib
@@ -40,20 +40,20 @@ PACKAGES = (
 
 
 def main() -> None:
-    """Measure the named groups, or all of them. Keep the figures of the others if they are comparable."""
+    """Measure the named groups, or all of them. Keep the results of the others if they are comparable."""
     parser = argparse.ArgumentParser(prog="benchmarks")
     parser.add_argument("groups", nargs="*", metavar="group", help=", ".join(GROUPS))
     chosen = parser.parse_args().groups or list(GROUPS)
     if unknown := set(chosen) - GROUPS.keys():
-        parser.error(f"there is no group {', '.join(sorted(unknown))}")
-    figures = earlier({"machine": machine(), "versions": versions()})
+        parser.error(f"unknown group: {', '.join(sorted(unknown))}")
+    figures = earlier_results({"machine": machine(), "versions": versions()})
     for name in chosen:
         load = os.getloadavg()[0]
         started = time.monotonic()
         figures["groups"][name] = group(name)
-        figures["measured"][name] = f"{datetime.now(UTC).date()}, load before {load:.1f}"
+        figures["measured"][name] = f"{datetime.now(UTC).date()}, initial load average {load:.1f}"
         print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr)
-        # After each group, because a later one may be interrupted.
+        # Written after each group, because a later one may be interrupted.
         text = json.dumps(rounded(figures), indent=1, ensure_ascii=False) + "\n"
         report.FIGURES.write_text(text, encoding="utf-8")
     report.main()
@@ -61,17 +61,17 @@ def main() -> None:
         print("{:<70}{:>10}{:>14}  {}".format(*row))
 
 
-def earlier(setting: dict[str, Any]) -> dict[str, Any]:
-    """Return the earlier figures if the machine and the versions are still the same."""
+def earlier_results(environment: dict[str, Any]) -> dict[str, Any]:
+    """Return the earlier results if the machine and the versions are still the same."""
     if report.FIGURES.exists():
         figures: dict[str, Any] = json.loads(report.FIGURES.read_text(encoding="utf-8"))
-        if figures | setting == figures:
+        if figures | environment == figures:
             return figures
-    return {**setting, "measured": {}, "groups": {}}
+    return {**environment, "measured": {}, "groups": {}}
 
 
 def group(name: str) -> dict[str, Any]:
-    """Measure a group with its own generated project; if a prerequisite is missing, return which one."""
+    """Measure a group with its own generated project, or return which prerequisite is missing."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         project = cookiecutter(
             str(report.ROOT),
@@ -87,7 +87,7 @@ def group(name: str) -> dict[str, Any]:
 
 
 def rounded(value: Any) -> Any:
-    """Return figures rounded to five significant digits."""
+    """Round all floats to five significant digits."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     if isinstance(value, dict):
@@ -96,7 +96,7 @@ def rounded(value: Any) -> Any:
 
 
 def machine() -> dict[str, Any]:
-    """Return the machine on which the figures are measured."""
+    """Describe this machine."""
     cpus = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     model = next((line.split(":")[1].strip() for line in cpus if line.startswith("model name")), "")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
@@ -109,7 +109,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages and programs."""
+    """Return the versions of Python, the packages and wrk."""
     found = {"Python": platform.python_version()}
     found |= {name: version(name) for name in PACKAGES}
     with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What people assemble themselves: contrib's tracing, the instrumentator, a JSON access log."""
+"""The service that you would assemble yourself: contrib's tracing, the instrumentator, a JSON access log."""
 
 import json
 import logging
@@ -15,9 +15,9 @@ logger = logging.getLogger("access")
 
 
 def assemble(app: FastAPI) -> FastAPI:
-    """Instrument the service as the documentation of each library says; in ``APP_EXTENSIONS``.
+    """Instrument the service as each library documents it; for ``APP_EXTENSIONS``.
 
-    FastAPI stops its own tracing when it finds contrib's middleware, so no request is traced twice.
+    FastAPI disables its own tracing when it finds contrib's middleware, so no request is traced twice.
     """
     logger.setLevel(logging.INFO)
     logger.addHandler(logging.StreamHandler(sys.stdout))

@@ -1,4 +1,4 @@
-"""A scrape: its duration, its size, and how much it delays other requests."""
+"""Scrapes: duration, size, and the delay of concurrent requests."""
 
 import http.client
 import json
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import requests
 
 from benchmarks.load import Timed, paced
-from benchmarks.routes import NOTHING, series_paths
+from benchmarks.routes import EMPTY_ROUTE, series_paths
 from benchmarks.servers import OBSERVED, ROOT, server, span_receiver
 from tests.support.percentile import percentile
 
@@ -21,50 +21,50 @@ SERIES = (30, 300, 3000)
 SCRAPES = 100
 PAUSE_SECONDS = 0.2
 PER_SECOND = 500
-# The header of Prometheus 3.16.
+# The Accept header of Prometheus 3.16.
 ACCEPT = (
     "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
     "application/openmetrics-text;version=0.0.1;q=0.5,"
     "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
 )
 
-Scrape = tuple[float, float, int, int]  # its start and end, its bytes and its series
+Scrape = tuple[float, float, int, int]  # start, end, bytes, series
 
 
 def measure(project: Path) -> dict[str, Any]:
-    """Scrape servers with different numbers of series, while other requests come at a fixed rate."""
+    """Scrape servers with different numbers of series under load at a fixed rate."""
     with span_receiver() as endpoint:
         found = {str(series): _scraped(project, endpoint, series) for series in SERIES}
-        long = _scraped(project, endpoint, SERIES[-1], BENCH_LONG_TURNS="1")
-        return found | {f"{SERIES[-1]}, turns of 5 ms": long}
+        default = _scraped(project, endpoint, SERIES[-1], BENCH_DEFAULT_SWITCH_INTERVAL="1")
+        return found | {f"{SERIES[-1]}, switch interval 5 ms": default}
 
 
-def _scraped(project: Path, endpoint: str, series: int, **more: str) -> dict[str, float]:
-    with server(project, OBSERVED, endpoint, BENCH_SERIES=str(series), **more) as running:
+def _scraped(project: Path, endpoint: str, series: int, **variables: str) -> dict[str, float]:
+    with server(project, OBSERVED, endpoint, BENCH_SERIES=str(series), **variables) as running:
         for path in series_paths(series):
             requests.get(running.url + path, timeout=10).raise_for_status()
-        scraper = _scrape_elsewhere(running.url)
-        timed = paced(running.url + NOTHING, PER_SECOND, (PAUSE_SECONDS + 0.06) * SCRAPES)
-        scrapes = _scrapes(scraper)
+        scraper = _start_scraper(running.url)
+        timed = paced(running.url + EMPTY_ROUTE, PER_SECOND, (PAUSE_SECONDS + 0.06) * SCRAPES)
+        scrapes = _wait_for(scraper)
     delays = [_longest(timed, start, end) for start, end, *_ in scrapes]
-    # The same time span halfway between two scrapes: the delay that has another cause.
-    without = [
+    # The same interval halfway between two scrapes: delays that have another cause.
+    baseline = [
         _longest(timed, start - PAUSE_SECONDS / 2, end - PAUSE_SECONDS / 2)
         for start, end, *_ in scrapes
     ]
-    usual = statistics.median(request.seconds for request in timed)
+    latency = statistics.median(request.seconds for request in timed)
     return {
         "series": scrapes[-1][3],
         "bytes": scrapes[-1][2],
         "scrape_ms": statistics.median(end - start for start, end, *_ in scrapes) * 1000,
-        "usual_ms": usual * 1000,
-        **_delays(delays, usual, "delay"),
-        **_delays(without, usual, "delay_without"),
+        "latency_ms": latency * 1000,
+        **_delays(delays, latency, "delay"),
+        **_delays(baseline, latency, "baseline_delay"),
     }
 
 
-def _delays(longest: list[float | None], usual: float, name: str) -> dict[str, float]:
-    found = [(seconds - usual) * 1000 for seconds in longest if seconds is not None]
+def _delays(longest: list[float | None], latency: float, name: str) -> dict[str, float]:
+    found = [(seconds - latency) * 1000 for seconds in longest if seconds is not None]
     return {
         f"{name}_ms": statistics.median(found),
         f"{name}_p95_ms": percentile(found, 95),
@@ -73,18 +73,18 @@ def _delays(longest: list[float | None], usual: float, name: str) -> dict[str, f
 
 
 def _longest(timed: list[Timed], start: float, end: float) -> float | None:
-    """Return the seconds of the slowest request that overlaps this time span."""
+    """Return the latency of the slowest request that overlaps this interval, in seconds."""
     during = [each.seconds for each in timed if each.due < end and each.due + each.seconds > start]
     return max(during, default=None)
 
 
-def _scrape_elsewhere(url: str) -> "subprocess.Popen[str]":
-    """Scrape in another process, so that parsing does not disturb the timing of the requests."""
+def _start_scraper(url: str) -> "subprocess.Popen[str]":
+    """Start a process that scrapes, so that parsing does not disturb the timing of the requests."""
     command = [sys.executable, "-m", "benchmarks.exposition", url]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
-def _scrapes(scraper: "subprocess.Popen[str]") -> list[Scrape]:
+def _wait_for(scraper: "subprocess.Popen[str]") -> list[Scrape]:
     output, _ = scraper.communicate()
     if scraper.returncode:
         raise RuntimeError("a scrape failed")

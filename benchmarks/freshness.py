@@ -1,4 +1,4 @@
-"""The running stack: the time until a request is seen, the start-up time, and the idle usage."""
+"""The running stack: time until a request is visible, start-up time, idle memory and CPU usage."""
 
 import random
 import statistics
@@ -15,7 +15,7 @@ from tests.support.compose_stack import Stack, running_stack
 from tests.support.percentile import percentile
 
 ROUNDS = 20
-GIVE_UP_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 POLL_SECONDS = 0.02
 SCRAPE_SECONDS = 5.0
 STARTS = 3
@@ -27,35 +27,31 @@ Probe = Callable[[], bool]
 
 
 def measure(project: Path) -> dict[str, Any]:
-    """Start the services whose images are present. Measure freshness, idle usage and start-up time."""
+    """Start the services whose images are available, and measure them."""
     with running_stack(project) as stack:
         delays: dict[str, list[float]] = {}
-        seen = Seen(stack)
+        probe = FreshnessProbe(stack)
         for _ in range(ROUNDS):
-            # A request can come at any time between two scrapes.
+            # So that requests are spread evenly between two scrapes.
             time.sleep(random.uniform(0, SCRAPE_SECONDS))  # noqa: S311
-            for name, seconds in seen.after_a_request().items():
+            for name, seconds in probe.measure().items():
                 delays.setdefault(name, []).append(seconds)
         found: dict[str, Any] = {
             "missing": sorted(stack.missing),
-            "seen_s": {name: statistics.median(each) for name, each in delays.items()},
-            "seen_p95_s": {name: percentile(each, 95) for name, each in delays.items()},
+            "median_s": {name: statistics.median(each) for name, each in delays.items()},
+            "p95_s": {name: percentile(each, 95) for name, each in delays.items()},
             "idle": idle(stack),
         }
         seconds = statistics.median(start(stack) for _ in range(STARTS))
-        # The goal is for the whole stack.
+        # The goal is for the complete stack.
         return found | {"partial_start_s" if stack.missing else "start_s": seconds}
 
 
-class Seen:
-    """Measures when a request is seen in each store.
-
-    Args:
-        stack: Stores that do not run are left out.
-    """
+class FreshnessProbe:
+    """Measures the time until a request is visible in each store that runs."""
 
     def __init__(self, stack: Stack) -> None:
-        # To ask Docker for a port takes longer than some of the delays.
+        # Cached, because asking Docker for a port takes longer than some of the delays.
         self._urls: dict[str, str] = {
             service: stack.url(service)
             for service in ("backend", "prometheus", "loki", "tempo")
@@ -63,27 +59,27 @@ class Seen:
         }
         self._session = requests.Session()
 
-    def after_a_request(self) -> dict[str, float]:
-        """Make a request, and return the seconds until it is seen in each store."""
+    def measure(self) -> dict[str, float]:
+        """Make a request, and return the seconds until it is visible in each store."""
         before = self._counted()
-        answer = self._session.get(f"{self._urls['backend']}{ITEMS}/1", timeout=10)
-        answered = time.monotonic()
-        trace_id = answer.headers["x-trace-id"]
+        response = self._session.get(f"{self._urls['backend']}{ITEMS}/1", timeout=10)
+        responded = time.monotonic()
+        trace_id = response.headers["x-trace-id"]
         waiting: dict[str, Probe] = {"metric": lambda: self._counted() > before}
         if "loki" in self._urls:
-            waiting["log"] = lambda: trace_id in str(self._lines(trace_id))
+            waiting["log"] = lambda: trace_id in str(self._log_entries(trace_id))
         if "tempo" in self._urls:
-            waiting["trace by id"] = lambda: self._trace(trace_id)
-            # Tempo's search omits leading zeros of an id.
-            waiting["trace in search"] = lambda: trace_id.lstrip("0") in str(self._search())
+            waiting["trace by ID"] = lambda: self._trace(trace_id)
+            # Tempo's search omits leading zeros of a trace ID.
+            waiting["trace by search"] = lambda: trace_id.lstrip("0") in str(self._search())
         seconds = {}
         while waiting:
             for name, probe in list(waiting.items()):
                 if probe():
-                    seconds[name] = time.monotonic() - answered
+                    seconds[name] = time.monotonic() - responded
                     del waiting[name]
-            if time.monotonic() - answered > GIVE_UP_SECONDS:
-                raise TimeoutError(f"not seen after {GIVE_UP_SECONDS:g} s: {sorted(waiting)}")
+            if time.monotonic() - responded > TIMEOUT_SECONDS:
+                raise TimeoutError(f"not found after {TIMEOUT_SECONDS:g} s: {sorted(waiting)}")
             time.sleep(POLL_SECONDS)
         return seconds
 
@@ -95,12 +91,12 @@ class Seen:
         result = self._get("prometheus", "/api/v1/query", query=query).json()["data"]["result"]
         return float(result[0]["value"][1]) if result else 0.0
 
-    def _lines(self, trace_id: str) -> Any:
+    def _log_entries(self, trace_id: str) -> Any:
         query = f'{{service="backend"}} | trace_id="{trace_id}"'
         return self._get("loki", "/loki/api/v1/query_range", query=query, since="5m").json()
 
     def _trace(self, trace_id: str) -> bool:
-        # For an unknown id Tempo returns a trace without spans.
+        # For an unknown ID, Tempo returns a trace without spans.
         return "spanId" in self._get("tempo", f"/api/v2/traces/{trace_id}").text
 
     def _search(self) -> Any:
@@ -108,9 +104,9 @@ class Seen:
 
 
 def idle(stack: Stack) -> dict[str, dict[str, float]]:
-    """Return the memory in megabytes and the share of a core in percent of each idle service.
+    """Return the memory in megabytes and the CPU usage in percent of one core of each idle service.
 
-    The share includes the health checks, for which Docker starts a program.
+    The CPU usage includes the health checks, for each of which Docker starts a process.
     """
     label = f"com.docker.compose.project={stack.project}"
     client = docker.from_env()
@@ -133,7 +129,7 @@ def idle(stack: Stack) -> dict[str, dict[str, float]]:
 
 
 def _health_checks(container: Any) -> float:
-    """Return the share of a core that a container's health checks use."""
+    """Return the CPU usage of a container's health checks, as a fraction of one core."""
     check = container.attrs["Config"]["Healthcheck"]
     before = _usage(container)[0]
     for _ in range(HEALTH_CHECKS):
@@ -143,7 +139,7 @@ def _health_checks(container: Any) -> float:
 
 
 def _usage(container: Any) -> tuple[float, int]:
-    """Return processor seconds, and bytes of memory as ``docker stats`` counts them."""
+    """Return the CPU seconds, and the bytes of memory as ``docker stats`` counts them."""
     stats = container.stats(stream=False, one_shot=True)
     memory = stats["memory_stats"]
     details = memory["stats"]  # cgroup version 1 or 2
@@ -152,7 +148,7 @@ def _usage(container: Any) -> tuple[float, int]:
 
 
 def start(stack: Stack) -> float:
-    """Return the seconds of ``up --wait`` with images and volumes present, but no containers."""
+    """Return the seconds of ``up --wait``, when images and volumes exist, but no containers."""
     stack.run("down")
     started = time.monotonic()
     stack.run("up", "--detach", "--wait", *stack.services)

@@ -1,4 +1,4 @@
-"""What observability adds to the time to generate a project, and to the size of its image."""
+"""The time to generate a project and the size of its image, with and without observability."""
 
 import statistics
 import subprocess
@@ -15,7 +15,7 @@ SLUG = "perf-service"
 
 
 def measure(project: Path) -> dict[str, Any]:
-    """Generate projects with and without observability, in turn; build both images if Docker runs."""
+    """Generate projects in alternating rounds; build both images if Docker runs."""
     rounds: dict[str, list[float]] = {"yes": [], "no": []}
     for _ in range(ROUNDS):
         for answer, seconds in rounds.items():
@@ -26,7 +26,7 @@ def measure(project: Path) -> dict[str, Any]:
 
 
 def _generate(answer: str) -> float:
-    """Return the run time of the program in seconds."""
+    """Return the run time of ``cookiecutter`` in seconds."""
     with tempfile.TemporaryDirectory() as folder:
         options = ["--no-input", "--default-config", f"--output-dir={folder}"]
         command = ["cookiecutter", *options, str(ROOT), f"include_observability={answer}"]
@@ -36,7 +36,7 @@ def _generate(answer: str) -> float:
 
 
 def images(project: Path) -> dict[str, float] | str:
-    """Return the size of both images in megabytes, or why they were not built."""
+    """Return the size of both images in megabytes, or the reason why they cannot be built."""
     if problem := engine_problem():
         return problem
     sizes = {}

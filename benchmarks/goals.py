@@ -1,4 +1,4 @@
-"""The goals."""
+"""The list of goals."""
 
 from collections.abc import Callable
 
@@ -6,24 +6,24 @@ from benchmarks import explain
 from benchmarks.goal import Goal, Results
 
 ALTERNATIVES = ("instrumentator", "starlette_exporter", "tutorial")
-ROUTES = ["10 routes, nested 1", "100 routes, nested 1", "1000 routes, nested 1"]
-NESTED = ["10 routes, nested 1", "10 routes, nested 3", "10 routes, nested 5"]
+ROUTES = ["10 routes, nesting 1", "100 routes, nesting 1", "1000 routes, nesting 1"]
+NESTED = ["10 routes, nesting 1", "10 routes, nesting 3", "10 routes, nesting 5"]
 
 
-def _added(group: str, name: str) -> Callable[[Results], float]:
-    return lambda results: float(results[group][name]["added_us"])
+def _overhead(group: str, name: str) -> Callable[[Results], float]:
+    return lambda results: float(results[group][name]["overhead_us"])
 
 
-def _of_cheapest(results: Results) -> float:
+def _relative_to_cheapest(results: Results) -> float:
     rows = results["metrics"]
-    cheapest = min(float(rows[name]["added_us"]) for name in ALTERNATIVES)
-    return float(rows["ours_metrics"]["added_us"]) / cheapest
+    cheapest = min(float(rows[name]["overhead_us"]) for name in ALTERNATIVES)
+    return float(rows["ours_metrics"]["overhead_us"]) / cheapest
 
 
-def _of_assembled(path: str) -> Callable[[Results], float]:
+def _relative_to_assembled(route: str) -> Callable[[Results], float]:
     def ratio(results: Results) -> float:
-        rows = results["http"][f"saturated, {path}"]
-        return float(rows["observed"]["added_us"]) / float(rows["assembled"]["added_us"])
+        rows = results["http"][f"saturated, {route}"]
+        return float(rows["observed"]["overhead_us"]) / float(rows["assembled"]["overhead_us"])
 
     return ratio
 
@@ -31,7 +31,7 @@ def _of_assembled(path: str) -> Callable[[Results], float]:
 def _footprint(figure: str) -> Callable[[Results], float]:
     def added(results: Results) -> float:
         rows = results["footprint"]
-        return float(rows["observed"][figure]) - float(rows["bare"][figure])
+        return float(rows["observed"][figure]) - float(rows["baseline"][figure])
 
     return added
 
@@ -41,15 +41,15 @@ def _growth(sizes: list[str]) -> Callable[[Results], float]:
 
     def ratio(results: Results) -> float:
         counts = [results["growth"][size] for size in sizes]
-        kinds = counts[0].keys() - {"bare"}
-        added = [[count[kind] - count["bare"] for count in counts] for kind in kinds]
+        kinds = counts[0].keys() - {"baseline"}
+        added = [[count[kind] - count["baseline"] for count in counts] for kind in kinds]
         return float(max(max(each) / min(each) for each in added))
 
     return ratio
 
 
-def _seen(place: str) -> Callable[[Results], float]:
-    return lambda results: float(results["freshness"]["seen_s"][place])
+def _delay(signal: str) -> Callable[[Results], float]:
+    return lambda results: float(results["freshness"]["median_s"][signal])
 
 
 def _idle(figure: str) -> Callable[[Results], float]:
@@ -63,83 +63,85 @@ def _idle(figure: str) -> Callable[[Results], float]:
 GOALS = [
     Goal(
         "metrics",
-        "processor time added by the metrics",
+        "CPU overhead of the metrics",
         15,
         " µs",
-        _added("metrics", "ours_metrics"),
-        rest=explain.metrics,
+        _overhead("metrics", "ours_metrics"),
+        explain=explain.metrics,
     ),
     Goal(
         "metrics",
-        "processor time of a request with metrics, relative to the bare service",
+        "CPU time of a request with metrics, relative to the baseline",
         1.15,
         "×",
-        lambda r: 1 + r["metrics"]["ours_metrics"]["added_us"] / r["metrics"]["bare"]["cpu_us"],
-        rest=explain.metrics,
+        lambda r: (
+            1 + r["metrics"]["ours_metrics"]["overhead_us"] / r["metrics"]["baseline"]["cpu_us"]
+        ),
+        explain=explain.metrics,
     ),
     Goal(
         "metrics",
-        "processor time added by the metrics, relative to the cheapest alternative",
+        "CPU overhead of the metrics, relative to the cheapest alternative",
         0.25,
         "×",
-        _of_cheapest,
-        rest=explain.metrics,
+        _relative_to_cheapest,
+        explain=explain.metrics,
     ),
     Goal(
         "complete",
-        "processor time added by metrics, trace and access log, relative to the trace of contrib",
+        "CPU overhead of metrics, traces and access log, relative to the traces of contrib",
         0.45,
         "×",
-        lambda r: r["complete"]["ours"]["added_us"] / r["complete"]["contrib"]["added_us"],
-        rest=explain.complete,
+        lambda r: r["complete"]["ours"]["overhead_us"] / r["complete"]["contrib"]["overhead_us"],
+        explain=explain.complete,
     ),
     Goal(
         "complete",
-        "processor time added when the caller's trace is not sampled",
+        "CPU overhead when the caller's trace is not sampled",
         30,
         " µs",
-        _added("complete", "ours_not_sampled"),
-        rest=explain.not_sampled,
+        _overhead("complete", "ours_not_sampled"),
+        explain=explain.not_sampled,
     ),
     Goal(
         "http",
-        "median latency at 200 requests per second, relative to the bare service",
+        "median latency at 200 requests per second, relative to the baseline",
         1.05,
         "×",
-        lambda r: r["http"]["200 per second"]["observed"]["ratio"],
-        rest=explain.latency,
+        lambda r: r["http"]["200 requests per second"]["observed"]["ratio"],
+        explain=explain.latency,
     ),
     Goal(
         "http",
-        "processor time added to the example resource, relative to the assembled service",
+        "CPU overhead on the example resource, relative to the assembled service",
         0.25,
         "×",
-        _of_assembled("item"),
-        rest=explain.parts,
+        _relative_to_assembled("example resource"),
+        explain=explain.parts,
     ),
     Goal(
         "http",
-        "processor time added to an empty route, relative to the assembled service",
+        "CPU overhead on an empty route, relative to the assembled service",
         0.25,
         "×",
-        _of_assembled("nothing"),
-        rest=explain.parts,
+        _relative_to_assembled("empty route"),
+        explain=explain.parts,
     ),
     Goal(
         "exposition",
-        "longest delay of a request by a scrape of 3,000 series",
+        "longest request delay during a scrape of 3,000 series",
         5,
         " ms",
         lambda r: r["exposition"]["3000"]["delay_max_ms"],
-        rest=explain.scrape,
+        explain=explain.scrape,
     ),
     Goal(
         "footprint",
         "memory added to the backend",
         25,
         " MB",
-        _footprint("resident_mb"),
-        rest=explain.values("footprint"),
+        _footprint("rss_mb"),
+        explain=explain.values("footprint"),
     ),
     Goal(
         "footprint",
@@ -147,29 +149,29 @@ GOALS = [
         0.4,
         " s",
         _footprint("start_s"),
-        rest=explain.values("footprint"),
+        explain=explain.values("footprint"),
     ),
     Goal(
         "growth",
-        "instructions added at 10 to 1,000 routes, largest relative to smallest",
+        "instructions added with 10 to 1,000 routes, largest relative to smallest",
         1.05,
         "×",
         _growth(ROUTES),
     ),
     Goal(
         "growth",
-        "instructions added in 1 to 5 nested routers, largest relative to smallest",
+        "instructions added with 1 to 5 nested routers, largest relative to smallest",
         1.05,
         "×",
         _growth(NESTED),
     ),
-    Goal("freshness", "time until a request is counted in Prometheus", 6, " s", _seen("metric")),
-    Goal("freshness", "time until a log line is found", 2, " s", _seen("log")),
-    Goal("freshness", "time until a trace is found by its id", 1, " s", _seen("trace by id")),
-    Goal("freshness", "time until a trace is found by search", 3, " s", _seen("trace in search")),
+    Goal("freshness", "time until a request is counted in Prometheus", 6, " s", _delay("metric")),
+    Goal("freshness", "time until a log line is found", 2, " s", _delay("log")),
+    Goal("freshness", "time until a trace is found by ID", 1, " s", _delay("trace by ID")),
+    Goal("freshness", "time until a trace is found by search", 3, " s", _delay("trace by search")),
     Goal(
         "freshness",
-        "start of the stack (`up --wait`) when all images are present",
+        "start-up time of the stack (`up --wait`) with all images present",
         30,
         " s",
         lambda r: r["freshness"]["start_s"],
@@ -183,11 +185,11 @@ GOALS = [
     ),
     Goal(
         "freshness",
-        "idle processor use of these four, of one core",
+        "idle CPU usage of these four services, relative to one core",
         5,
         " %",
         _idle("cpu_percent"),
-        rest=explain.idle_cpu,
+        explain=explain.idle_cpu,
     ),
     Goal(
         "generator",
@@ -195,7 +197,7 @@ GOALS = [
         1.1,
         "×",
         lambda r: r["generator"]["ratio"],
-        rest=explain.values("generator"),
+        explain=explain.values("generator"),
     ),
     Goal(
         "generator",
@@ -203,6 +205,6 @@ GOALS = [
         40,
         " MB",
         lambda r: r["generator"]["images"]["observability"] - r["generator"]["images"]["core"],
-        rest=explain.values("generator"),
+        explain=explain.values("generator"),
     ),
 ]

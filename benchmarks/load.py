@@ -1,4 +1,4 @@
-"""Load on a local server: at a fixed rate, timed from the intended start; or saturated, by wrk."""
+"""Load generators for a local server: at a fixed rate, timed from the due time; or saturating, with wrk."""
 
 import gc
 import re
@@ -22,8 +22,8 @@ class Timed:
 
     Attributes:
         due: When it should have been sent, in seconds of `time.perf_counter`.
-        seconds: From then until the response was complete, however late it was sent. So a stalled
-            server delays all requests of that time, not just the current one.
+        seconds: From `due` until the response was complete, even if the request was sent late. So
+            a stall counts for all requests that were due, not only the current one (no coordinated omission).
     """
 
     due: float
@@ -43,12 +43,12 @@ class Connection:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def get(self) -> bytes:
-        """Make one request, which must succeed, and return the body of the response."""
+        """Make one request, which must succeed, and return the response body."""
         self._socket.sendall(self._request)
-        answer = b""
-        while b"\r\n\r\n" not in answer:
-            answer += self._read()
-        head, body = answer.split(b"\r\n\r\n", 1)
+        response = b""
+        while b"\r\n\r\n" not in response:
+            response += self._read()
+        head, body = response.split(b"\r\n\r\n", 1)
         length = re.search(rb"(?i)content-length: (\d+)", head)
         if not head.startswith(b"HTTP/1.1 200") or not length:
             raise RuntimeError(f"unexpected response: {head!r}")
@@ -62,7 +62,6 @@ class Connection:
         raise ConnectionError("the server closed the connection")
 
     def close(self) -> None:
-        """Close it."""
         self._socket.close()
 
 
@@ -81,7 +80,7 @@ def connections(url: str, number: int) -> Iterator[list[Connection]]:
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Avoid pauses of this process, which would count as latency of the server."""
+    """Avoid garbage collection pauses of this process, which would count as server latency."""
     gc.collect()
     gc.disable()
     try:
@@ -91,15 +90,15 @@ def no_garbage_collection() -> Iterator[None]:
 
 
 def paced(url: str, per_second: float, seconds: float) -> list[Timed]:
-    """Make requests at fixed times, whether or not earlier ones have a response.
+    """Make requests at a fixed rate, even if earlier ones have no response yet (open loop).
 
     Args:
         url: On this machine.
-        per_second: Requests in a second.
-        seconds: How long.
+        per_second: The rate.
+        seconds: The duration.
 
     Returns:
-        All requests, in the order of their due times.
+        All requests, ordered by due time.
     """
     timed: list[Timed] = []
     failures: list[Exception] = []
@@ -132,11 +131,11 @@ def paced(url: str, per_second: float, seconds: float) -> list[Timed]:
 
 
 def saturated(url: str, seconds: float) -> tuple[int, float, float]:
-    """Send requests with wrk; return their number, their rate, and the 99th percentile in ms.
+    """Saturate a server with wrk; return the number of requests, their rate, and p99 in ms.
 
     Args:
         url: On this machine.
-        seconds: How long.
+        seconds: The duration.
 
     Raises:
         RuntimeError: some requests failed.

@@ -1,4 +1,4 @@
-"""Writes docs/performance.md and its plot from the figures: ``python -m benchmarks.report``."""
+"""Writes docs/performance.md and its plot from results.json: ``python -m benchmarks.report``."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -19,60 +19,55 @@ INTRODUCTION = """\
 The overhead of observability per request, compared with the alternatives. `make bench` measures it and writes this page
 from [results.json](../benchmarks/results.json). Do not edit the page.
 
-The services that are compared run in alternating rounds, and the tables show medians of the rounds. *Added* time is the
-processor time of all threads minus that of the bare service in the same round. Compare ratios, not times: the times are those of
-this machine, whose {cpus} cores are shared by the server, the load generator and the receiver of the spans.
+The compared services run in alternating rounds, and the tables show medians over the rounds. *Overhead* is the CPU time of all
+threads minus that of the baseline, the service without observability, in the same round. `q1` and `q3` are its quartiles.
+Compare ratios rather than absolute times: the server, the load generator and the span receiver share the {cpus} cores of this machine.
 
-![Processor time added to a request](performance.svg)
+![CPU overhead per request](performance.svg)
 """
 WHY = """\
-**Why the goals over HTTP compare with an assembled service.** Earlier goals required a throughput of at least 0.85 of the
-bare service. That ratio mostly depends on how little the application does: the same added time is a small part of a request
-that queries a database, and most of a request to an empty route. You do not choose between observability and none. You choose between
-this template and the libraries that you would assemble yourself. So the goals compare the processor time that each of the
-two adds to the bare service. The throughput relative to the bare service is in section 3.
+**Why the HTTP goals use an assembled service as the reference.** Earlier goals required at least 0.85 of the throughput of the
+baseline. That ratio mostly depends on how little work the application does: the same overhead is a small part of a request that
+queries a database, and most of a request to an empty route. In practice, the alternative to this template is not a service
+without observability, but a service for which you assemble the libraries yourself. So the goals compare the CPU overhead of these
+two. Section 3 shows the throughput relative to the baseline.
 """
 
 TITLES = {
     "metrics": "1. Metrics, in process",
     "complete": "2. Metrics, traces and access log, in process",
     "http": "3. Over HTTP",
-    "exposition": "4. A scrape",
-    "footprint": "5. Memory and start-up",
-    "growth": "6. Size of the service",
+    "exposition": "4. Scrapes",
+    "footprint": "5. Memory and start-up time",
+    "growth": "6. Number of routes",
     "freshness": "7. The running stack",
-    "generator": "8. Generator and images",
+    "generator": "8. Project generation and image size",
 }
 NOTES = {
-    "metrics": "`bare` is a FastAPI service with ten routes. Each of the others is that service with one thing added. `ours_metrics`"
-    " is the template's extension without traces and without an access log. It includes FastAPI's own telemetry, which provides the route.",
-    "complete": "All of them export their spans to the same OTLP/gRPC receiver in another process. The processor time includes the"
-    " export of all spans; the wall-clock time ends with the last response. `contrib` is the FastAPI instrumentation of"
-    " opentelemetry-python-contrib with its defaults: one span per request and one per ASGI message that is received or sent."
-    " `contrib_one_span` makes only the span of the request, as `ours` does. `contrib_complete` is `contrib`, prometheus-fastapi-instrumentator"
-    " and an access log of the standard library in a `BaseHTTPMiddleware`. `not_sampled`: the caller's `traceparent` says that"
-    " the trace is not sampled.",
-    "http": "uvicorn with one process. `bare` has no access log. `core image` is started like the image without the overlay, with"
-    " uvicorn's access log. `observed` is started like the overlay; every trace is sampled and exported. `assembled` is what you would"
+    "metrics": "`baseline` is a FastAPI service with ten routes. Each other row adds one library or middleware to it. `ours_metrics`"
+    " is the template's extension without traces and access log. It includes FastAPI's own telemetry, which provides the route.",
+    "complete": "All variants export spans to the same OTLP/gRPC receiver in another process. CPU time includes the export of all"
+    " spans; wall-clock time ends with the last response. `contrib` is the FastAPI instrumentation of opentelemetry-python-contrib"
+    " with its defaults: one span per request and one per ASGI message received or sent. `contrib_one_span` creates only the"
+    " request span, as `ours` does. `contrib_complete` is `contrib` with prometheus-fastapi-instrumentator and an access log from the standard library"
+    " in a `BaseHTTPMiddleware`. `not_sampled`: the caller's `traceparent` has the sampled flag off.",
+    "http": "uvicorn with one process. `baseline` has no access log. `core image` runs as the image does without the overlay, with"
+    " uvicorn's access log. `observed` runs as with the overlay; every trace is sampled and exported. `assembled` is what you would"
     " assemble yourself: the FastAPI instrumentation of opentelemetry-python-contrib with its defaults, prometheus-fastapi-instrumentator, and a"
-    " JSON access log in a `BaseHTTPMiddleware`. It is started with the same command and exports to the same receiver in the same batches.\n\n"
-    "At a fixed rate, the latency of a request is counted from the time when it was due, so queueing is included. 200 requests per"
-    " second read the example resource; 500 per second go to an empty route. `wrk` with 16 connections saturates the servers. The"
-    " processor time includes the export of all spans. `without gc.freeze`: garbage collections include the objects that exist after"
-    " start-up.",
-    "exposition": "500 requests per second go to the server while it is scraped with the headers of Prometheus. The delay of a scrape is"
-    " that of the slowest request that overlaps it. `delay without` is the same measurement between two scrapes, where the delay has"
-    " other causes.",
-    "footprint": "Memory after 1,000 requests; time from the start of the process to its first response.",
-    "growth": "Bytecode instructions per request, which are the same on every machine. The request goes to the last route. FastAPI's"
-    " own routing takes longer in a larger service.",
-    "freshness": "Time from the response to a request, which is sent at a random time between two scrapes. Idle figures are averages"
-    " over one minute.",
-    "generator": "Run time of the `cookiecutter` command, and size of the images.",
+    " JSON access log in a `BaseHTTPMiddleware`. It uses the same command, receiver and export batches.\n\n"
+    "At a fixed rate, latency is measured from the time when the request was due, so it includes queueing. 200 requests per"
+    " second read the example resource; 500 per second go to an empty route. `wrk` with 16 connections saturates the servers. CPU"
+    " time includes the export of all spans. `without gc.freeze`: garbage collections include the objects created at start-up.",
+    "exposition": "500 requests per second go to the server while it is scraped with the headers of Prometheus. `latency` is the median of"
+    " all requests. `delay` is the latency of the slowest request that overlaps the scrape, minus that median. `baseline delay` is"
+    " the same between two scrapes, where delays have other causes.",
+    "footprint": "Memory after 1,000 requests; time from process start to the first response.",
+    "growth": "Bytecode instructions per request, which are the same on every machine. `nesting` is the number of nested routers. The"
+    " request goes to the last route. FastAPI's own routing takes longer in a larger service.",
+    "freshness": "Time from the response to a request, sent at a random time between two scrapes. Idle figures are averages over one"
+    " minute.",
+    "generator": "Run time of the `cookiecutter` command, and image sizes.",
 }
-
-
-TERMS = {"unkept": "not sampled"}
 
 
 def main() -> None:
@@ -83,14 +78,14 @@ def main() -> None:
 
 
 def page(figures: dict[str, Any]) -> str:
-    """Return the page."""
+    """Return the Markdown page."""
     groups: Results = figures["groups"]
     parts = [INTRODUCTION.format(cpus=figures["machine"]["cpus"]), *_goals(groups)]
     for name, title in TITLES.items():
         parts += [f"## {title}", NOTES[name], *_details(name, groups.get(name, {}))]
     measured = {f"measured: {each}": when for each, when in figures["measured"].items()}
     facts = {**measured, **figures["machine"], **figures["versions"]}
-    parts += ["## Machine and versions", table(["what", "is"], facts.items())]
+    parts += ["## Machine and versions", table(["item", "value"], facts.items())]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
@@ -100,7 +95,7 @@ def goal_rows(groups: Results) -> list[tuple[str, str, str, str]]:
 
 
 def _goals(groups: Results) -> list[str]:
-    return ["## Goals", table(["what", "goal", "measured", ""], goal_rows(groups)), WHY]
+    return ["## Goals", table(["measurement", "goal", "result", "status"], goal_rows(groups)), WHY]
 
 
 def _details(name: str, group: dict[str, Any]) -> list[str]:
@@ -115,15 +110,15 @@ def _details(name: str, group: dict[str, Any]) -> list[str]:
             for title, rows in group.items()
         ]
     if name == "freshness":
-        seen = {
-            each: {"median_s": seconds, "p95_s": group["seen_p95_s"][each]}
-            for each, seconds in group["seen_s"].items()
+        delays = {
+            each: {"median_s": seconds, "p95_s": group["p95_s"][each]}
+            for each, seconds in group["median_s"].items()
         }
         note = []
         if group["missing"]:
             names, seconds = ", ".join(group["missing"]), group["partial_start_s"]
             note = [f"Missing images: {names}. The other services start in {seconds:.1f} s."]
-        return [rows_table(seen), rows_table(group["idle"]), *note]
+        return [rows_table(delays), rows_table(group["idle"]), *note]
     images = group["images"]
     sizes = (
         f"images not measured: {images}"
@@ -135,7 +130,7 @@ def _details(name: str, group: dict[str, Any]) -> list[str]:
 
 
 def rows_table(rows: dict[str, dict[str, float]]) -> str:
-    """Return a table of rows with the same figures; the name of a figure ends with its unit."""
+    """Return a table of rows with the same columns; the key of a column ends with its unit."""
     names = list(next(iter(rows.values())))
     body = [
         [f"`{row}`", *(_figure(values[name]) for name in names)] for row, values in rows.items()
@@ -147,7 +142,7 @@ def _title(name: str) -> str:
     words, _, unit = name.rpartition("_")
     units = {"us": "µs", "ms": "ms", "s": "s", "mb": "MB", "percent": "%"}
     if unit not in units:
-        return TERMS.get(name, name.replace("_", " "))
+        return name.replace("_", " ")
     return f"{words.replace('_', ' ')}, {units[unit]}" if words else units[unit]
 
 
@@ -162,7 +157,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def plot(groups: Results, file: Path) -> None:
-    """Draw the processor time that each variant adds to a request in process."""
+    """Draw the in-process CPU overhead of each variant."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -180,18 +175,18 @@ def plot(groups: Results, file: Path) -> None:
         len(panels), figsize=(8, 2.6 * len(panels)), squeeze=False, layout="constrained"
     )
     for axis, name in zip(axes[:, 0], panels, strict=True):
-        rows = {each: row for each, row in groups[name].items() if each != "bare"}
-        values = [row["added_us"] for row in rows.values()]
+        rows = {each: row for each, row in groups[name].items() if each != "baseline"}
+        values = [row["overhead_us"] for row in rows.values()]
         spread = [
-            [row["added_us"] - row["added_low_us"] for row in rows.values()],
-            [row["added_high_us"] - row["added_us"] for row in rows.values()],
+            [row["overhead_us"] - row["overhead_q1_us"] for row in rows.values()],
+            [row["overhead_q3_us"] - row["overhead_us"] for row in rows.values()],
         ]
         colours = ["#2a7de1" if each.startswith("ours") else "#9aa5b1" for each in rows]
         bars = axis.barh(list(rows), values, xerr=spread, color=colours, ecolor="#444")
         axis.bar_label(bars, fmt="%.0f", padding=4)
         axis.invert_yaxis()
         axis.set_title(TITLES[name], loc="left")
-        axis.set_xlabel("processor time added to a request, µs (lines: quartiles of the rounds)")
+        axis.set_xlabel("CPU overhead per request, µs (error bars: quartiles of the rounds)")
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, metadata={"Date": None})
 

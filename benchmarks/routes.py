@@ -1,4 +1,4 @@
-"""What is added to the measured service: a route that does nothing, and routes that have series."""
+"""Routes that are added to the measured service: one that does nothing, and some that create series."""
 
 import gc
 import os
@@ -6,36 +6,36 @@ import sys
 
 from fastapi import FastAPI
 
-NOTHING = "/nothing"
-# A counter, a histogram with 15 buckets, and the times of creation of both, as in OpenMetrics.
-SERIES_OF_A_ROUTE = 20
+EMPTY_ROUTE = "/nothing"
+# A counter, a histogram with 15 buckets, and the `_created` series of both, as in OpenMetrics.
+SERIES_PER_ROUTE = 20
 
 
-async def do_nothing() -> None:
-    """Answer null."""
+async def empty_route() -> None:
+    """Return null."""
 
 
 def add_routes(app: FastAPI) -> FastAPI:
-    """Add the route that does nothing; in ``APP_EXTENSIONS``."""
-    app.add_api_route(NOTHING, do_nothing)
+    """Add the empty route; for ``APP_EXTENSIONS``."""
+    app.add_api_route(EMPTY_ROUTE, empty_route)
     return app
 
 
 def series_paths(series: int) -> list[str]:
-    """Return paths that give a service this many series when each of them is requested."""
-    return [f"/things{number}/1" for number in range(-(-series // SERIES_OF_A_ROUTE))]
+    """Return paths, to request once each, that create at least this many series."""
+    return [f"/things{number}/1" for number in range(-(-series // SERIES_PER_ROUTE))]
 
 
 def add_series(app: FastAPI) -> FastAPI:
-    """Add the routes of ``BENCH_SERIES`` series; in ``APP_EXTENSIONS``, before the extension.
+    """Add routes for ``BENCH_SERIES`` series; for ``APP_EXTENSIONS``, before the extension.
 
-    With ``BENCH_UNFROZEN``, garbage collections include the objects that exist after start-up;
-    with ``BENCH_LONG_TURNS``, threads switch at Python's own interval during a scrape.
+    ``BENCH_NO_FREEZE`` disables `gc.freeze`; ``BENCH_DEFAULT_SWITCH_INTERVAL`` leaves Python's
+    default switch interval in place during a scrape.
     """
-    if os.environ.get("BENCH_LONG_TURNS"):
+    if os.environ.get("BENCH_DEFAULT_SWITCH_INTERVAL"):
         sys.setswitchinterval = lambda _: None
-    if os.environ.get("BENCH_UNFROZEN"):
+    if os.environ.get("BENCH_NO_FREEZE"):
         gc.freeze = lambda: None
     for path in series_paths(int(os.environ.get("BENCH_SERIES", "0"))):
-        app.add_api_route(path.removesuffix("1") + "{thing_id}", do_nothing)
+        app.add_api_route(path.removesuffix("1") + "{thing_id}", empty_route)
     return app

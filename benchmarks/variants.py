@@ -1,4 +1,4 @@
-"""The applications that are compared: one small service, instrumented in different ways."""
+"""The variants that are compared in process: one small service with different instrumentation."""
 
 import logging
 import os
@@ -15,11 +15,11 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 
 from tests.support.bytecode import observe
 
-ENDPOINT = "BENCH_ENDPOINT"  # environment variable: the address of the span receiver
+ENDPOINT = "BENCH_ENDPOINT"  # environment variable: OTLP endpoint of the span receiver
 
 
 def configure_tracing() -> None:
-    """Sample every request unless its caller does not; export spans in the overlay's batches."""
+    """Sample every request unless the caller's trace is not sampled; export batches as in the overlay."""
     provider = TracerProvider(sampler=ParentBased(ALWAYS_ON))
     exporter = OTLPSpanExporter(endpoint=os.environ[ENDPOINT], insecure=True)
     batches = BatchSpanProcessor(exporter, schedule_delay_millis=500, max_export_batch_size=64)
@@ -27,8 +27,8 @@ def configure_tracing() -> None:
     trace.set_tracer_provider(provider)
 
 
-def bare(app: FastAPI) -> FastAPI:
-    """Add nothing."""
+def baseline(app: FastAPI) -> FastAPI:
+    """No instrumentation."""
     return app
 
 
@@ -50,7 +50,7 @@ def ours(app: FastAPI) -> FastAPI:
 
 
 def instrumentator(app: FastAPI) -> FastAPI:
-    """Add prometheus-fastapi-instrumentator."""
+    """Metrics by prometheus-fastapi-instrumentator."""
     from prometheus_fastapi_instrumentator import Instrumentator
 
     Instrumentator().instrument(app)
@@ -58,7 +58,7 @@ def instrumentator(app: FastAPI) -> FastAPI:
 
 
 def starlette_exporter(app: FastAPI) -> FastAPI:
-    """Add starlette_exporter, labelled by route."""
+    """Metrics by starlette_exporter, labelled by route."""
     from starlette_exporter import PrometheusMiddleware
 
     app.add_middleware(PrometheusMiddleware, group_paths=True)
@@ -66,7 +66,7 @@ def starlette_exporter(app: FastAPI) -> FastAPI:
 
 
 def tutorial(app: FastAPI) -> FastAPI:
-    """Add a BaseHTTPMiddleware, as tutorials do."""
+    """Metrics by a BaseHTTPMiddleware, as in many tutorials."""
     from prometheus_client import Counter, Histogram
 
     requests = Counter("http_requests", "Requests.", ["method", "endpoint", "status"])
@@ -87,7 +87,7 @@ def tutorial(app: FastAPI) -> FastAPI:
 
 
 def contrib(app: FastAPI) -> FastAPI:
-    """Trace with the FastAPI instrumentation of opentelemetry-python-contrib; no metrics, no access log."""
+    """Traces by the FastAPI instrumentation of opentelemetry-python-contrib; no metrics, no access log."""
     configure_tracing()
     from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
@@ -96,7 +96,7 @@ def contrib(app: FastAPI) -> FastAPI:
 
 
 def contrib_one_span(app: FastAPI) -> FastAPI:
-    """Trace with contrib, without its spans for ASGI messages."""
+    """Traces by contrib, without its spans for ASGI messages."""
     configure_tracing()
     from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
@@ -105,7 +105,7 @@ def contrib_one_span(app: FastAPI) -> FastAPI:
 
 
 def contrib_complete(app: FastAPI) -> FastAPI:
-    """Trace with contrib; metrics by the instrumentator, access log by the standard library."""
+    """Traces by contrib, metrics by the instrumentator, access log by the standard library."""
     logger = logging.getLogger("access")
     logger.setLevel(logging.INFO)
     logger.addHandler(logging.StreamHandler(Path(os.devnull).open("w")))  # noqa: SIM115
@@ -121,8 +121,8 @@ def contrib_complete(app: FastAPI) -> FastAPI:
     return contrib(instrumentator(app))
 
 
-METRICS = [bare, ours_metrics, instrumentator, starlette_exporter, tutorial]
-COMPLETE = [bare, ours_metrics, ours_no_log, ours, contrib, contrib_one_span, contrib_complete]
+METRICS = [baseline, ours_metrics, instrumentator, starlette_exporter, tutorial]
+COMPLETE = [baseline, ours_metrics, ours_no_log, ours, contrib, contrib_one_span, contrib_complete]
 VARIANTS: dict[str, Callable[[FastAPI], FastAPI]] = {
     variant.__name__: variant for variant in [*METRICS, *COMPLETE]
 }

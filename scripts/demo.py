@@ -1,7 +1,7 @@
 """Generate a demo project, start it, and follow one request through it: ``make demo``.
 
-Uses containers if Docker is available. The backend itself shows the metric, span and log line of
-the request; obs-check then finds them in the running services.
+Uses containers if Docker is available. Prints the metric, span and log line of the request as the
+backend exposes them; in containers, obs-check then looks for them in the running services.
 """
 
 import json
@@ -89,14 +89,14 @@ def generate() -> Path:
         )
     )
     if is_new:
-        more = {"PRINT_SPANS": "true", "DEMO_ROUTES": "yes"}
-        settings = {name: port_near(port) for name, port in PORTS.items()} | more
+        demo = {"PRINT_SPANS": "true", "DEMO_ROUTES": "yes"}
+        settings = {name: available_port(port) for name, port in PORTS.items()} | demo
         with (project / ".env").open("a", encoding="utf-8") as env:
             env.writelines(f"{name}={value}\n" for name, value in settings.items())
     return project
 
 
-def port_near(wanted: int) -> int:
+def available_port(wanted: int) -> int:
     """Return this loopback port, or a free one if it is in use."""
     with socket.socket() as probe:
         probe.settimeout(1)
@@ -128,7 +128,7 @@ def in_containers(project: Path) -> list[str]:
 
 
 def address(project: Path, service: str, port: int) -> str:
-    """Return the URL on which a running service is published."""
+    """Return the URL of a running service on the host."""
     command = [*compose(OVERLAY), "port", service, str(port)]
     done = subprocess.run(command, cwd=project, check=True, capture_output=True, text=True)
     return f"http://{done.stdout.strip()}"
@@ -136,9 +136,10 @@ def address(project: Path, service: str, port: int) -> str:
 
 @contextmanager
 def on_this_machine(project: Path) -> Iterator[tuple[str, Output]]:
-    """Run ``make obs-dev`` while the block runs; yield its URL and a function for its output."""
+    """Run ``make obs-dev`` while the block runs; yield its URL and a function that returns its output."""
     settings = dict(line.split("=", 1) for line in env_lines(project))
-    subprocess.run(["make", "backend/.venv/.installed"], cwd=project, check=True)  # not timed
+    # Before the timeout starts.
+    subprocess.run(["make", "backend/.venv/.installed"], cwd=project, check=True)
     log = project / "obs-dev.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
@@ -164,17 +165,17 @@ def env_lines(project: Path) -> list[str]:
 
 
 def follow(url: str, output: Output) -> None:
-    """Send one request and print its metric, span and log line, which share its trace id.
+    """Send one request and print its metric, span and log line, which share its trace ID.
 
     Raises:
-        TimeoutError: one of them was not found in time.
+        TimeoutError: one of them is not found in time.
     """
     trace_id = uuid.uuid4().hex
     headers = {"traceparent": f"00-{trace_id}-{uuid.uuid4().hex[:16]}-01"}
     wait_until(lambda: requests.get(f"{url}{ITEMS}", timeout=5).ok, "the backend", WAIT_SECONDS)
     body = {"name": f"Demo {trace_id[:8]}"}
-    answer = requests.post(url + ITEMS, json=body, headers=headers, timeout=10)
-    print(f"\nPOST {url}{ITEMS} {json.dumps(body)}: {answer.status_code}, trace {trace_id}\n")
+    response = requests.post(url + ITEMS, json=body, headers=headers, timeout=10)
+    print(f"\nPOST {url}{ITEMS} {json.dumps(body)}: {response.status_code}, trace {trace_id}\n")
     shown: dict[str, Callable[[], str | None]] = {
         "metric": lambda: find_metric(url, trace_id),
         "span": lambda: find_line(output, trace_id, "name"),
@@ -185,16 +186,16 @@ def follow(url: str, output: Output) -> None:
 
 
 def find_metric(url: str, trace_id: str) -> str | None:
-    """Return the line of /metrics that has the trace id in its exemplar."""
+    """Return the line of /metrics that has the trace ID in its exemplar."""
     accept = {"accept": "application/openmetrics-text"}
     lines = requests.get(f"{url}/metrics", headers=accept, timeout=5).text.splitlines()
     return next((line for line in lines if trace_id in line), None)
 
 
-def find_line(output: Output, trace_id: str, member: str) -> str | None:
-    """Return the JSON line that has the trace id and this member."""
+def find_line(output: Output, trace_id: str, key: str) -> str | None:
+    """Return the JSON log line that has the trace ID and this key."""
     lines = (line for line in output().splitlines() if trace_id in line)
-    return next((line for line in lines if member in json.loads(line)), None)
+    return next((line for line in lines if key in json.loads(line)), None)
 
 
 if __name__ == "__main__":

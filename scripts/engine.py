@@ -1,4 +1,4 @@
-"""Query Docker on this machine with its command line."""
+"""Query Docker and Docker Compose on this machine."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ def configuration(project: Path, files: list[str]) -> dict[str, Any]:
 
 
 def split_services(project: Path, files: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Return the services that can start here, and the others with their missing image."""
+    """Return the services that can start, and the others with their missing image."""
     services = {
         name: service
         for name, service in configuration(project, files)["services"].items()

@@ -1,7 +1,7 @@
 """Update the lock files of the template: ``make lock`` runs this.
 
-uv cannot read the template's backend/pyproject.toml before it is rendered. So this generates a
-project, runs ``make lock`` there, and copies the lock files back.
+uv cannot read the template's backend/pyproject.toml before it is rendered. So this script generates
+a project, runs ``make lock`` there, and copies the lock files back.
 """
 
 import re
@@ -14,8 +14,8 @@ from cookiecutter.main import cookiecutter
 ROOT = Path(__file__).parent.parent
 LOCKS = ROOT / "{{cookiecutter.project_slug}}" / "backend" / "requirements"
 
-# FastAPI requires this package even without observability. Without an entry, the newest compatible
-# version is installed; the overlay's lock file has the entry. Matches:
+# FastAPI depends on this package even without observability. Only the overlay's lock file pins it;
+# elsewhere, the newest compatible version is installed. Matches:
 # opentelemetry-api==1.45.1 \
 #     --hash=sha256:...
 OVERLAY_ONLY = re.compile(r"(?m)^opentelemetry-api==.*\n(?:    --hash.*\n)+")

@@ -1,4 +1,4 @@
-"""Faults: each begins when its block is entered, is seen to have happened, and ends with the block."""
+"""Fault injection: context managers that start a fault, verify that it has taken effect, and end it."""
 
 import json
 import os
@@ -18,12 +18,12 @@ from tests.support.docker import docker
 from tests.support.prerequisites import unavailable
 from tests.support.waiting import wait_until
 
-# Some know better than who enters the block when they began, in seconds since the epoch.
+# A fault may yield the exact time when it began, in seconds since the epoch.
 Fault = Callable[[Stack, str], AbstractContextManager[float | None]]
 
-SEEN_SECONDS = 60.0
+FAULT_TIMEOUT_SECONDS = 60.0
 BACKEND_IMAGE = "faults-service-backend:observability"
-# Service -> its volume, and the folder where it is mounted.
+# Service -> its volume, and the mount point.
 VOLUMES = {
     "prometheus": ("prometheus-data", "/prometheus"),
     "alertmanager": ("alertmanager-data", "/alertmanager"),
@@ -32,7 +32,7 @@ VOLUMES = {
     "tempo": ("tempo-data", "/var/tempo"),
     "grafana": ("grafana-data", "/var/lib/grafana"),
 }
-# Service -> the file that it cannot start without.
+# Service -> the configuration file that it requires.
 CONFIGURATIONS = {
     "prometheus": "prometheus/prometheus.yml",
     "alertmanager": "alertmanager/alertmanager.yml",
@@ -44,29 +44,29 @@ CONFIGURATIONS = {
 }
 
 
-def container(stack: Stack, service: str) -> str:
-    """Return the id of a service's first container, running or not."""
+def container_id(stack: Stack, service: str) -> str:
+    """Return the ID of the service's first container, running or not."""
     return stack.run("ps", "--all", "--quiet", service).stdout.split()[0]
 
 
-def state(stack: Stack, service: str) -> dict[str, Any]:
-    """Return what the engine tells of a service's container."""
-    return inspected(container(stack, service))
+def inspect(stack: Stack, service: str) -> dict[str, Any]:
+    """Return the output of ``docker inspect`` for a service's container."""
+    return inspect_container(container_id(stack, service))
 
 
-def inspected(container_id: str) -> dict[str, Any]:
-    """Return what the engine tells of a container; without Compose, which takes far more time."""
-    found: dict[str, Any] = json.loads(docker("inspect", container_id))[0]
-    return found
+def inspect_container(container: str) -> dict[str, Any]:
+    """Return the output of ``docker inspect`` for a container ID. Much faster than with Compose."""
+    output: dict[str, Any] = json.loads(docker("inspect", container))[0]
+    return output
 
 
 def kill(stack: Stack, service: str) -> float:
-    """End a service's first process as a crash would, and return when, in seconds since the epoch.
+    """Kill the main process of a service, and return the time, in seconds since the epoch.
 
-    ``docker kill`` would keep it from being restarted. What does it waits until it is told, for
-    the start of a container takes the processor's time from whatever is measured.
+    ``docker kill`` would disable the restart policy. The container that kills it is started in
+    advance, because its start uses CPU time and would affect the measurement.
     """
-    pid = state(stack, service)["State"]["Pid"]
+    pid = inspect(stack, service)["State"]["Pid"]
     rights = ["--pid=host", "--cap-add=KILL", "--user=0:0", "--network=none"]
     shell = [BACKEND_IMAGE, "sh", "-ec", "echo ready; read pid; kill -9 $pid"]
     command = ["docker", "run", "--rm", "--interactive", *rights, *shell]
@@ -82,27 +82,27 @@ def kill(stack: Stack, service: str) -> float:
 
 
 def recreate(stack: Stack, service: str, **variables: str) -> None:
-    """Make the service's container again from the Compose files."""
+    """Recreate the service's container from the Compose files."""
     stack.run("up", "--detach", "--no-deps", "--force-recreate", service, env=variables)
 
 
 @contextmanager
 def killed(stack: Stack, service: str) -> Iterator[float]:
-    """SIGKILL; the engine starts it again by itself."""
-    before = state(stack, service)
+    """SIGKILL; Docker restarts the service."""
+    before = inspect(stack, service)
     killed_at = kill(stack, service)
 
-    def started_again() -> bool:
-        now = inspected(before["Id"])
+    def restarted_by_docker() -> bool:
+        now = inspect_container(before["Id"])
         return bool(now["State"]["Running"]) and now["RestartCount"] > before["RestartCount"]
 
-    wait_until(started_again, f"{service} to be started again", SEEN_SECONDS)
+    wait_until(restarted_by_docker, f"{service} to be restarted", FAULT_TIMEOUT_SECONDS)
     yield killed_at
 
 
 @contextmanager
 def stopped(stack: Stack, service: str) -> Iterator[None]:
-    """It is not there, nor is its name."""
+    """The service is stopped, and its name does not resolve."""
     stack.run("stop", service)
     try:
         yield
@@ -111,8 +111,8 @@ def stopped(stack: Stack, service: str) -> Iterator[None]:
 
 
 @contextmanager
-def down_at_start(stack: Stack, service: str) -> Iterator[None]:
-    """The backend starts, and answers, while it is not there."""
+def down_at_backend_start(stack: Stack, service: str) -> Iterator[None]:
+    """The backend starts and becomes healthy while the service is stopped."""
     stack.run("stop", service)
     try:
         stack.run("restart", "backend")
@@ -124,7 +124,7 @@ def down_at_start(stack: Stack, service: str) -> Iterator[None]:
 
 @contextmanager
 def paused(stack: Stack, service: str) -> Iterator[None]:
-    """It takes connections and never answers."""
+    """The service accepts connections and never responds."""
     stack.run("pause", service)
     try:
         yield
@@ -134,70 +134,70 @@ def paused(stack: Stack, service: str) -> Iterator[None]:
 
 @contextmanager
 def restarted(stack: Stack, service: str) -> Iterator[None]:
-    """An ordinary stop and start."""
+    """``docker compose restart``."""
     stack.run("restart", service)
     yield
 
 
 @contextmanager
 def out_of_memory(stack: Stack, service: str) -> Iterator[None]:
-    """Its limit is too low; the engine ends it again and again."""
+    """The memory limit is too low: the service is killed again and again."""
     variable = f"{service.upper().replace('-', '_')}_MEMORY"
 
     def ended() -> bool:
-        now = state(stack, service)
+        now = inspect(stack, service)
         return now["RestartCount"] > 0 or bool(now["State"]["OOMKilled"])
 
     try:
         recreate(stack, service, **{variable: "6m"})
-        wait_until(ended, f"{service} to be out of memory", SEEN_SECONDS)
+        wait_until(ended, f"{service} to run out of memory", FAULT_TIMEOUT_SECONDS)
         yield
     finally:
         recreate(stack, service)
 
 
 @contextmanager
-def wrongly_configured(stack: Stack, service: str) -> Iterator[None]:
-    """Its file cannot be read."""
+def invalid_configuration(stack: Stack, service: str) -> Iterator[None]:
+    """The configuration file has a syntax error."""
     file = Path(stack.compose.context, "observability", CONFIGURATIONS[service])
-    right = file.read_text(encoding="utf-8")
-    file.write_text(right + "\n}: wrong\n", encoding="utf-8")
+    valid = file.read_text(encoding="utf-8")
+    file.write_text(valid + "\n}: wrong\n", encoding="utf-8")
     try:
         stack.run("restart", service)
-        failed = lambda: state(stack, service)["RestartCount"] > 0  # noqa: E731
-        wait_until(failed, f"{service} to refuse its configuration", SEEN_SECONDS)
+        failed = lambda: inspect(stack, service)["RestartCount"] > 0  # noqa: E731
+        wait_until(failed, f"{service} to reject its configuration", FAULT_TIMEOUT_SECONDS)
         yield
     finally:
-        file.write_text(right, encoding="utf-8")
+        file.write_text(valid, encoding="utf-8")
         stack.run("restart", service)
 
 
 @contextmanager
 def volume_full(stack: Stack, service: str) -> Iterator[None]:
-    """Not a byte is left on its volume."""
+    """The volume has no space left."""
     mount = f"--volume={stack.project}_{VOLUMES[service][0]}:/volume"
     shell = ["run", "--rm", "--network=none", "--user=0:0", mount, BACKEND_IMAGE, "sh", "-c"]
     fill = "dd if=/dev/zero of=/volume/filled bs=64k; dd if=/dev/zero of=/volume/filled-2 bs=512"
     try:
-        said = subprocess.run(["docker", *shell, fill], capture_output=True, text=True, check=False)
-        assert said.stderr.count("No space left on device") == 2, said.stderr
+        done = subprocess.run(["docker", *shell, fill], capture_output=True, text=True, check=False)
+        assert done.stderr.count("No space left on device") == 2, done.stderr
         yield
     finally:
         docker(*shell, "rm -f /volume/filled /volume/filled-2")
-        if service == "tempo":  # which never tries again to write what it could not: runbook.md
+        if service == "tempo":  # which does not retry failed writes: runbook.md
             stack.run("restart", service)
 
 
 @contextmanager
 def volume_read_only(stack: Stack, service: str) -> Iterator[None]:
-    """Its volume can only be read."""
+    """The volume is mounted read-only."""
     name, folder = VOLUMES[service]
     override = Path(stack.compose.context, "read-only.yml")
     patch = {"services": {service: {"volumes": [f"{name}:{folder}:ro"]}}}
     override.write_text(yaml.safe_dump(patch), encoding="utf-8")
     try:
         stack.run("-f", override.name, "up", "--detach", "--no-deps", service)
-        mounts = state(stack, service)["Mounts"]
+        mounts = inspect(stack, service)["Mounts"]
         assert not next(mount["RW"] for mount in mounts if mount["Destination"] == folder)
         yield
     finally:
@@ -205,8 +205,8 @@ def volume_read_only(stack: Stack, service: str) -> Iterator[None]:
 
 
 @contextmanager
-def port_taken(stack: Stack, service: str) -> Iterator[None]:
-    """Another program listens on its port; it cannot start."""
+def port_in_use(stack: Stack, service: str) -> Iterator[None]:
+    """Another program listens on the host port, so the service cannot start."""
     stack.run("stop", service)
     try:
         with socket.socket() as other:
@@ -221,28 +221,28 @@ def port_taken(stack: Stack, service: str) -> Iterator[None]:
         stack.run("up", "--detach", "--no-deps", service)
 
 
-def published(services: list[str]) -> list[str]:
-    """Return those of the services that have a port on this machine."""
+def with_host_port(services: list[str]) -> list[str]:
+    """Return the services that publish a port on the host."""
     return [service for service in services if service in PORT_VARIABLES]
 
 
 @contextmanager
-def network_cut(stack: Stack, service: str) -> Iterator[None]:
-    """It runs, but is not on the project's network."""
-    name, network = container(stack, service), f"{stack.project}-network"
-    docker("network", "disconnect", "--force", network, name)
+def network_disconnected(stack: Stack, service: str) -> Iterator[None]:
+    """The service runs, but is disconnected from the project's network."""
+    container, network = container_id(stack, service), f"{stack.project}-network"
+    docker("network", "disconnect", "--force", network, container)
     try:
         yield
     finally:
-        docker("network", "connect", "--alias", service, network, name)
+        docker("network", "connect", "--alias", service, network, container)
 
 
 @contextmanager
-def network_slow(stack: Stack, service: str) -> Iterator[None]:
-    """What is sent to it is held back: 8 kB/s, by the kernel's token bucket filter (tc-tbf(8))."""
+def slow_network(stack: Stack, service: str) -> Iterator[None]:
+    """Limit the traffic to the service to 8 kB/s, with a token bucket filter (tc-tbf(8))."""
     if not shutil.which("tc") or not shutil.which("nsenter") or os.geteuid() != 0:
-        unavailable("a slow network takes Linux, root, tc and nsenter")
-    inside = ["nsenter", "--net", f"--target={state(stack, service)['State']['Pid']}"]
+        unavailable("a slow network requires Linux, root, tc and nsenter")
+    inside = ["nsenter", "--net", f"--target={inspect(stack, service)['State']['Pid']}"]
     ends = {link.get("link_index") for link in json.loads(_run(*inside, "ip", "-json", "link"))}
     links = json.loads(_run("ip", "-json", "link"))
     (device,) = [link["ifname"] for link in links if link["ifindex"] in ends - {None}]

@@ -1,4 +1,4 @@
-"""A steady load on the backend, whatever happens to the rest: every answer is kept."""
+"""An open-loop load generator for the backend, which records every response."""
 
 import asyncio
 import math
@@ -18,9 +18,9 @@ from tests.support.waiting import wait_until
 
 RATE = 50.0  # requests per second
 TIMEOUT_SECONDS = 30.0
-PRIORITY = -10  # of the thread that makes the requests, where the user may set it: nice(1)
+PRIORITY = -10  # nice value of the load thread, if the user may set it
 
-# Method, path, status of the answer. The call to the upstream makes a second request of the same trace.
+# Method, path, expected status. The upstream call causes a second request in the same trace.
 UPSTREAM = ("GET", f"{API}/upstream/items/1", 200)
 MIX = [
     ("POST", ITEMS, 201),
@@ -37,17 +37,17 @@ MIX = [
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One request that was made, and what came of it.
+class Response:
+    """One request and its response.
 
     Attributes:
-        due: When it was to be sent, in seconds since the epoch.
-        seconds: From then to the end of the answer, so that waiting to be sent counts too.
-        expected: Status that it has without a fault.
-        status: Status that it has; None if there was no answer.
-        trace_id: From the header of the answer.
+        due: When it should have been sent, in seconds since the epoch.
+        seconds: Latency from `due`, so it includes a delay before sending.
+        expected: Expected status.
+        status: Actual status; None if there was no response.
+        trace_id: From the response header.
         requests: How many requests the backend counts for it.
-        item: Name of the item that it creates, if it does.
+        item: Name of the item that it creates, if any.
     """
 
     due: float
@@ -61,36 +61,36 @@ class Answer:
 
 @dataclass
 class Load:
-    """Requests at a steady rate; slow answers do not slow it down (it is an open loop).
+    """Requests at a constant rate, whatever their latency (open loop).
 
     Attributes:
-        url: Address of the backend.
-        answers: One for each request that has ended, in the order of their ends.
+        url: Base URL of the backend.
+        responses: Of all completed requests, in order of completion.
         rate: Requests per second.
     """
 
     url: str
     rate: float = RATE
-    answers: list[Answer] = field(default_factory=list)
+    responses: list[Response] = field(default_factory=list)
     _stopped: threading.Event = field(default_factory=threading.Event)
 
-    def go_on_for(self, seconds: float) -> None:
-        """Wait until so many more seconds' worth of requests have ended."""
-        wanted = len(self.answers) + math.ceil(seconds * self.rate)
+    def run_for(self, seconds: float) -> None:
+        """Wait until as many more requests have completed as are sent in this time."""
+        wanted = len(self.responses) + math.ceil(seconds * self.rate)
         wait_until(
-            lambda: len(self.answers) >= wanted,
-            f"{wanted} answers",
+            lambda: len(self.responses) >= wanted,
+            f"{wanted} responses",
             timeout=seconds + TIMEOUT_SECONDS,
         )
 
-    def since(self, start: float, end: float = math.inf) -> list[Answer]:
-        """Return the answers to requests that were due in this time."""
-        return [answer for answer in self.answers if start <= answer.due < end]
+    def since(self, start: float, end: float = math.inf) -> list[Response]:
+        """Return the responses to requests that were due in this interval."""
+        return [response for response in self.responses if start <= response.due < end]
 
-    async def _make_all(self) -> None:
-        with suppress(OSError):  # so that what is measured is the backend, where one may
+    async def _send_all(self) -> None:
+        with suppress(OSError):  # so that delays of the load generator do not count as latency
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PRIORITY)
-        # Idle connections are closed before uvicorn does it, after 5 s, perhaps just when one is used.
+        # Close idle connections before uvicorn does, after 5 s; else a request may meet a closed connection.
         limits = httpx2.Limits(max_keepalive_connections=20, keepalive_expiry=2)
         async with (
             httpx2.AsyncClient(
@@ -102,29 +102,29 @@ class Load:
             while not self._stopped.is_set():
                 due = started + number / self.rate
                 await asyncio.sleep(due - time.time())
-                requests.create_task(self._make(client, MIX[number % len(MIX)], due))
+                requests.create_task(self._send(client, MIX[number % len(MIX)], due))
                 number += 1
 
-    async def _make(
-        self, client: httpx2.AsyncClient, what: tuple[str, str, int], due: float
+    async def _send(
+        self, client: httpx2.AsyncClient, request: tuple[str, str, int], due: float
     ) -> None:
-        method, path, expected = what
+        method, path, expected = request
         item = str(uuid.uuid4()) if method == "POST" else None
         try:
-            answer = await client.request(method, path, json={"name": item} if item else None)
-            status, trace_id = answer.status_code, answer.headers.get("x-trace-id", "")
+            response = await client.request(method, path, json={"name": item} if item else None)
+            status, trace_id = response.status_code, response.headers.get("x-trace-id", "")
         except httpx2.HTTPError:
             status, trace_id = None, ""
-        requests = 2 if what is UPSTREAM else 1
+        requests = 2 if request is UPSTREAM else 1
         seconds = time.time() - due
-        self.answers.append(Answer(due, seconds, expected, status, trace_id, requests, item))
+        self.responses.append(Response(due, seconds, expected, status, trace_id, requests, item))
 
 
 @contextmanager
 def running_load(url: str, rate: float = RATE) -> Iterator[Load]:
-    """Make requests while the block runs, and wait for the last answers at its end."""
+    """Send requests while the block runs, then wait for the last responses."""
     load = Load(url, rate)
-    thread = threading.Thread(target=lambda: asyncio.run(load._make_all()))
+    thread = threading.Thread(target=lambda: asyncio.run(load._send_all()))
     thread.start()
     try:
         yield load
@@ -133,6 +133,6 @@ def running_load(url: str, rate: float = RATE) -> Iterator[Load]:
         thread.join()
 
 
-def latency_ms(answers: Sequence[Answer], percent: float) -> float:
-    """Return a percentile of the response times, in milliseconds."""
-    return percentile([answer.seconds for answer in answers], percent) * 1000
+def latency_ms(responses: Sequence[Response], percent: float) -> float:
+    """Return a percentile of the latencies, in milliseconds."""
+    return percentile([response.seconds for response in responses], percent) * 1000

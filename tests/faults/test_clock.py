@@ -1,4 +1,4 @@
-"""The backend's clock is set forward and back while it runs, beside a Prometheus whose clock is right."""
+"""The backend's clock is set forward and back while it runs; the clock of Prometheus stays correct."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,12 +14,12 @@ from tests.support.waiting import wait_until
 
 LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 REQUESTS = 20
-STEPS = {"forward an hour": "+1h", "back to the right time": "+0", "back an hour": "-1h"}
+STEPS = {"forward an hour": "+1h", "back to the correct time": "+0", "back an hour": "-1h"}
 
 
 @pytest.fixture
 def clock(tmp_path: Path) -> Path:
-    """Return the file that the backend's clock follows: an offset such as ``+1h``."""
+    """Return the file that sets the offset of the backend's clock, for example ``+1h``."""
     if not LIBRARIES or not shutil.which("faketime"):
         unavailable("the program faketime is missing")
     file = tmp_path / "clock"
@@ -39,7 +39,7 @@ def backend(yes_project: Path, tmp_path: Path, clock: Path, tempo: Receiver) -> 
         "LD_PRELOAD": str(LIBRARIES[0]),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
         "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # a step changes the time of day only
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # only the wall clock is changed
     }
     database = tmp_path / "app.db"
     with running_backend(yes_project, database, endpoint=tempo.endpoint, **variables) as running:
@@ -54,25 +54,25 @@ def prometheus(backend: Backend, tmp_path: Path) -> Iterator[Prometheus]:
         yield running
 
 
-def test_a_step_of_the_clock_costs_no_request_no_count_and_no_span(
+def test_a_clock_step_loses_no_request_metric_or_span(
     backend: Backend,
     prometheus: Prometheus,
     tempo: Receiver,
     clock: Path,
-    figure: Callable[[str, str], None],
+    record_result: Callable[[str, str], None],
 ) -> None:
-    made = 0
+    sent = 0
     for name, offset in STEPS.items():
         clock.write_text(f"{offset}\n", encoding="utf-8")
-        answers = [backend.get(f"{ITEMS}?limit={number + 1}") for number in range(REQUESTS)]
-        assert {answer.status_code for answer in answers} == {200}, name
-        made += REQUESTS
+        responses = [backend.get(f"{ITEMS}?limit={number + 1}") for number in range(REQUESTS)]
+        assert {response.status_code for response in responses} == {200}, name
+        sent += REQUESTS
         counted = f'http_requests_total{{endpoint="{ITEMS}"}}'
-        wait_until(lambda: prometheus.number(counted) == made, f"{made} requests after: {name}")  # noqa: B023
-        wait_until(lambda: len(tempo.spans) == made, f"{made} spans after: {name}")  # noqa: B023
+        wait_until(lambda: prometheus.number(counted) == sent, f"{sent} requests after: {name}")  # noqa: B023
+        wait_until(lambda: len(tempo.spans) == sent, f"{sent} spans after: {name}")  # noqa: B023
     longest = backend.value("http_request_duration_seconds_sum")
-    assert 0 < longest < made
-    figure(
+    assert 0 < longest < sent
+    record_result(
         "clock of the backend set forward and back by an hour",
-        f"{made} requests answered, counted and traced, none of them with a negative or an endless time",
+        f"{sent} requests answered, counted and traced, none with a negative or infinite duration",
     )

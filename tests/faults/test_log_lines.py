@@ -1,4 +1,4 @@
-"""Lines that no program should write, and more lines than anybody reads."""
+"""Unusual log output: very long lines, binary data, tracebacks, and a flood of log lines."""
 
 import json
 import os
@@ -13,11 +13,11 @@ import pytest
 from tests.support.compose_stack import Stack
 from tests.support.waiting import wait_until
 
-SEEN_SECONDS = 30.0
+STORED_SECONDS = 30.0
 FLOOD_SECONDS = 30
-FLOOD_RATE = 10_000  # lines per second
+FLOOD_RATE = 10_000  # log lines per second
 DRAINED_SECONDS = 120.0
-# Into the stream that the engine reads: that of the container's first process.
+# Writes to the standard output of the main process, which Docker reads.
 COPY = "import shutil, sys; shutil.copyfileobj(sys.stdin.buffer, open('/proc/1/fd/1', 'wb'))"
 FLOOD = """
 import sys, time
@@ -34,7 +34,7 @@ print(time.monotonic() - started)
 
 
 def write(stack: Stack, content: bytes) -> None:
-    """Have the backend's container write bytes to its output."""
+    """Write bytes to the standard output of the backend's container."""
     subprocess.run(
         [*stack.compose.compose_command_property, "exec", "-T", "backend", "python", "-c", COPY],
         cwd=stack.compose.context,
@@ -45,7 +45,7 @@ def write(stack: Stack, content: bytes) -> None:
 
 
 def find(stack: Stack, marker: str) -> list[tuple[dict[str, str], str]]:
-    """Return the lines with a marker in the order of their writing, each with its labels."""
+    """Return the log lines that contain a marker, with their labels, ordered by time."""
     parameters = {"query": f'{{service="backend"}} |= "{marker}"', "since": "1h"}
     result = stack.get(
         "loki", "/loki/api/v1/query_range", **parameters, direction="forward", limit="1000"
@@ -55,51 +55,51 @@ def find(stack: Stack, marker: str) -> list[tuple[dict[str, str], str]]:
 
 
 @pytest.fixture
-def logging_stack(faulty: Stack) -> Stack:
-    """Return the stack, where logs can be collected."""
-    faulty.need("loki", "promtail", "docker-proxy")
-    return faulty
+def logging_stack(fault_stack: Stack) -> Stack:
+    """Return the stack; skip the test if log collection is not available."""
+    fault_stack.require("loki", "promtail", "docker-proxy")
+    return fault_stack
 
 
 def collected(
     stack: Stack, content: bytes, marker: str, count: int = 1
 ) -> list[tuple[dict[str, str], str]]:
-    """Write bytes, then an ordinary line, and return what is found of the first when the second is there."""
-    after = uuid.uuid4().hex
+    """Write bytes and a final log line; when the latter is stored, return the log lines that contain the marker."""
+    last = uuid.uuid4().hex
     write(stack, content)
-    write(stack, json.dumps({"level": "info", "message": after}).encode() + b"\n")
-    wait_until(lambda: find(stack, after), "the line after it", SEEN_SECONDS)
+    write(stack, json.dumps({"level": "info", "message": last}).encode() + b"\n")
+    wait_until(lambda: find(stack, last), "the final log line", STORED_SECONDS)
     found: list[tuple[dict[str, str], str]] = []
 
     def complete() -> bool:
         found[:] = find(stack, marker)
         return len(found) >= count
 
-    wait_until(complete, f"{count} lines with {marker}", SEEN_SECONDS)
+    wait_until(complete, f"{count} log lines with {marker}", STORED_SECONDS)
     return found
 
 
-def test_a_line_of_a_megabyte_is_cut_and_kept(
-    logging_stack: Stack, figure: Callable[[str, str], None]
+def test_a_log_line_of_a_megabyte_is_truncated(
+    logging_stack: Stack, record_result: Callable[[str, str], None]
 ) -> None:
     marker = uuid.uuid4().hex
     line = json.dumps({"level": "error", "message": marker + "x" * 1_000_000}).encode()
-    ((_, kept),) = collected(logging_stack, line + b"\n", marker)
-    figure("a log line of 1 MB", f"its first {len(kept):,} characters are kept")
-    assert kept.startswith(f'{{"level": "error", "message": "{marker}')
-    assert len(kept) > 200_000
-    assert kept.endswith("...(cut)")
+    ((_, stored),) = collected(logging_stack, line + b"\n", marker)
+    record_result("a log line of 1 MB", f"truncated to {len(stored):,} characters")
+    assert stored.startswith(f'{{"level": "error", "message": "{marker}')
+    assert len(stored) > 200_000
+    assert stored.endswith("...(cut)")
 
 
-def test_bytes_that_are_no_text_are_kept_readable(logging_stack: Stack) -> None:
+def test_binary_log_output_is_stored(logging_stack: Stack) -> None:
     marker = uuid.uuid4().hex
     junk = os.urandom(1000).replace(b"\n", b" ")
-    ((labels, kept),) = collected(logging_stack, marker.encode() + junk + b"\n", marker)
-    assert kept.startswith(marker)
+    ((labels, stored),) = collected(logging_stack, marker.encode() + junk + b"\n", marker)
+    assert stored.startswith(marker)
     assert labels["level"] == "unknown"
 
 
-def test_a_traceback_is_kept_in_its_order(logging_stack: Stack) -> None:
+def test_a_traceback_keeps_its_order(logging_stack: Stack) -> None:
     marker = uuid.uuid4().hex
     lines = [f"{marker} Traceback (most recent call last):"]
     lines += [f'{marker}   File "app.py", line {number}, in f' for number in range(30)]
@@ -109,38 +109,38 @@ def test_a_traceback_is_kept_in_its_order(logging_stack: Stack) -> None:
 
 
 @pytest.mark.long
-def test_a_flood_of_lines_arrives_or_is_counted_as_dropped(
-    logging_stack: Stack, figure: Callable[[str, str], None]
+def test_a_flood_of_log_lines_is_stored_or_counted_as_dropped(
+    logging_stack: Stack, record_result: Callable[[str, str], None]
 ) -> None:
-    stack, marker, wanted = logging_stack, uuid.uuid4().hex, FLOOD_SECONDS * FLOOD_RATE
-    before, began = dropped(stack), time.time() - 1
+    stack, marker, expected = logging_stack, uuid.uuid4().hex, FLOOD_SECONDS * FLOOD_RATE
+    before, start = dropped(stack), time.time() - 1
     arguments = [FLOOD, marker, str(FLOOD_SECONDS), str(FLOOD_RATE)]
-    took = float(stack.run("exec", "-T", "backend", "python", "-c", *arguments).stdout)
-    started = time.monotonic()
+    duration = float(stack.run("exec", "-T", "backend", "python", "-c", *arguments).stdout)
+    written = time.monotonic()
 
-    def all_there() -> bool:
+    def all_stored() -> bool:
         query = f'sum(count_over_time({{service="backend"}} |= "{marker}" [10m]))'
         result = stack.get("loki", "/loki/api/v1/query", query=query)["data"]["result"]
-        arrived = float(result[0]["value"][1]) if result else 0.0
-        assert arrived + dropped(stack) - before >= wanted
+        stored = float(result[0]["value"][1]) if result else 0.0
+        assert stored + dropped(stack) - before >= expected
         return True
 
-    wait_until(all_there, f"{wanted} lines", DRAINED_SECONDS)
-    seconds = time.monotonic() - started
+    wait_until(all_stored, f"{expected} log lines", DRAINED_SECONDS)
+    seconds = time.monotonic() - written
     lost = dropped(stack) - before
-    numbers = Counter(numbers_of(stack, marker, began))
-    figure(
-        f"{wanted:,} log lines in {took:.0f} s",
-        f"{len(numbers):,} arrived, the last within {seconds:.0f} s after it was written, "
-        f"{numbers.total() - len(numbers):,} of them twice; {lost:,.0f} counted as dropped",
+    numbers = Counter(numbers_of(stack, marker, start))
+    record_result(
+        f"{expected:,} log lines in {duration:.0f} s",
+        f"{len(numbers):,} stored, the last within {seconds:.0f} s after it was written; "
+        f"{numbers.total() - len(numbers):,} duplicates; {lost:,.0f} counted as dropped",
     )
-    assert len(numbers) + lost >= wanted
+    assert len(numbers) + lost >= expected
 
 
 def numbers_of(stack: Stack, marker: str, start: float) -> Iterator[int]:
-    """Return the number in each line of the flood, page by page."""
+    """Yield the number in each log line of the flood, page by page."""
     at = int(start * 10**9)
-    seen: set[tuple[str, str]] = set()  # a page begins with the lines at the end of the one before
+    seen: set[tuple[str, str]] = set()  # a page starts with the last log lines of the previous one
     while True:
         parameters = {"query": f'{{service="backend"}} |= "{marker}"', "start": str(at)}
         page = stack.get(
@@ -155,5 +155,5 @@ def numbers_of(stack: Stack, marker: str, start: float) -> Iterator[int]:
 
 
 def dropped(stack: Stack) -> float:
-    """Return how many lines Promtail says it gave up on."""
+    """Return the number of log lines that Promtail has counted as dropped."""
     return sum(stack.query("sum(promtail_dropped_entries_total)").values())

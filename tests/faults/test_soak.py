@@ -1,4 +1,4 @@
-"""Long and hostile traffic leaves nothing behind: no memory, files, threads or series."""
+"""Long and random traffic leaks no memory, file descriptors, threads or series."""
 
 import http.client
 import json
@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults import observe
 from tests.faults.load import latency_ms, running_load
-from tests.faults.resources import Resources, grown
+from tests.faults.resources import Resources, excessive_growth
 from tests.support.backend import ITEMS
 from tests.support.compose_stack import Stack
 
@@ -28,60 +28,60 @@ SAMPLES = 15
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE"]
 
 
-def test_nothing_grows_in_ten_minutes_of_load(
-    faulty: Stack, figure: Callable[[str, str], None]
+def test_ten_minutes_of_load_leak_no_resources(
+    fault_stack: Stack, record_result: Callable[[str, str], None]
 ) -> None:
     samples = []
-    with running_load(faulty.url("backend"), SOAK_RATE) as load:
+    with running_load(fault_stack.url("backend"), SOAK_RATE) as load:
         for _ in range(SAMPLES):
-            load.go_on_for(SOAK_SECONDS / SAMPLES)
-            samples.append(Resources.of(faulty))
-    wrong = sum(answer.status != answer.expected for answer in load.answers)
-    figure(
+            load.run_for(SOAK_SECONDS / SAMPLES)
+            samples.append(Resources.measure(fault_stack))
+    errors = sum(response.status != response.expected for response in load.responses)
+    record_result(
         f"{SOAK_SECONDS / 60:g} minutes at {SOAK_RATE:g} requests per second",
-        f"{len(load.answers):,} requests, {wrong} answered otherwise than expected, "
-        f"p50 {latency_ms(load.answers, 50):.1f} ms, p99 {latency_ms(load.answers, 99):.1f} ms; {summary(samples)}",
+        f"{len(load.responses):,} requests, {errors} unexpected responses, "
+        f"p50 {latency_ms(load.responses, 50):.1f} ms, p99 {latency_ms(load.responses, 99):.1f} ms; {summary(samples)}",
     )
-    assert wrong == 0
-    assert grown(samples) == {}
+    assert errors == 0
+    assert excessive_growth(samples) == {}
 
 
 def test_a_hundred_thousand_random_requests_add_no_label_value(
-    faulty: Stack, figure: Callable[[str, str], None]
+    fault_stack: Stack, record_result: Callable[[str, str], None]
 ) -> None:
-    address = urllib.parse.urlsplit(faulty.url("backend")).netloc
-    send_all(address)  # each route and method is a series, and so is each status that it answers
+    address = urllib.parse.urlsplit(fault_stack.url("backend")).netloc
+    send_all(address)  # so that all series of routes, methods and statuses exist
     send_random(address, 1000, seed=0)
-    Resources.of(faulty)  # which waits for a scrape
-    values, samples = label_values(faulty), []
+    Resources.measure(fault_stack)  # waits for a scrape
+    values, samples = label_values(fault_stack), []
     each = math.ceil(RANDOM_REQUESTS / SAMPLES / CLIENTS)
     with ThreadPoolExecutor(CLIENTS) as pool:
         for turn in range(SAMPLES):
             seeds = range(1 + turn * CLIENTS, 1 + (turn + 1) * CLIENTS)
             list(pool.map(lambda seed: send_random(address, each, seed), seeds))
-            samples.append(Resources.of(faulty))
-    figure(
+            samples.append(Resources.measure(fault_stack))
+    record_result(
         f"{RANDOM_REQUESTS:,} requests with random URLs, methods and headers",
-        f"no new value of any label; {summary(samples)}",
+        f"no new label value; {summary(samples)}",
     )
-    assert label_values(faulty) == values
-    assert grown(samples) == {}
+    assert label_values(fault_stack) == values
+    assert excessive_growth(samples) == {}
 
 
 def summary(samples: Sequence[Resources]) -> str:
-    """Return the first and the last sample in words."""
+    """Describe the first and the last sample."""
     print(*samples, sep="\n")  # pytest shows all of them when the test fails
     return f"first: {samples[0]}; last: {samples[-1]}"
 
 
 def label_values(stack: Stack) -> dict[str, set[str]]:
-    """Return all values of each label of the requests that were counted."""
+    """Return all values of each label of the request counter."""
     series = [json.loads(labels) for labels in stack.query(observe.REQUESTS)]
     return {name: {each[name] for each in series} for name in ("method", "endpoint", "status")}
 
 
 def send_all(address: str) -> None:
-    """Ask every route that random requests may find, with every method, in each way that it can answer."""
+    """Request every route that random requests may match, with every method and every possible status."""
     paths = [
         "/",
         "/docs",
@@ -97,13 +97,13 @@ def send_all(address: str) -> None:
     existing = [f"{ITEMS}/{number}" for number in range(2, 100)]  # every other test reads item 1
     with closing(http.client.HTTPConnection(address, timeout=30)) as connection:
         for method in [*METHODS, "UNKNOWN"]:
-            for path in [*paths, *existing, *existing]:  # the second DELETE finds nothing
+            for path in [*paths, *existing, *existing]:  # the second DELETE returns 404
                 connection.request(method, path)
                 connection.getresponse().read()
 
 
 def send_random(address: str, number: int, seed: int) -> None:
-    """Make so many requests, whose answers do not matter, one after the other."""
+    """Make a number of sequential random requests; their responses are ignored."""
     chance = random.Random(seed)  # noqa: S311 (for a test)
     with closing(http.client.HTTPConnection(address, timeout=30)) as connection:
         for turn in range(number):
@@ -117,5 +117,5 @@ def send_random(address: str, number: int, seed: int) -> None:
 
 
 def text(chance: random.Random, alphabet: str) -> str:
-    """Return up to 30 characters."""
+    """Return 1 to 30 random characters."""
     return "".join(chance.choices(alphabet, k=chance.randint(1, 30)))

@@ -1,4 +1,4 @@
-"""A part of the stack fails under load: the backend does not notice, and everything comes back."""
+"""Fault injection in the stack under load: the backend is unaffected, and all signals recover."""
 
 import time
 from collections.abc import Callable
@@ -19,24 +19,24 @@ SERVICES = [
     *("tempo", "grafana"),
 ]
 FAULTS: dict[str, tuple[Fault, list[str]]] = {
-    "down at start": (inject.down_at_start, SERVICES),
+    "down at backend start": (inject.down_at_backend_start, SERVICES),
     "killed": (inject.killed, SERVICES),
     "paused": (inject.paused, SERVICES),
     "restarted": (inject.restarted, SERVICES),
-    "not there, nor its name": (inject.stopped, SERVICES),
+    "stopped": (inject.stopped, SERVICES),
     "out of memory": (inject.out_of_memory, SERVICES),
     "volume read-only": (inject.volume_read_only, list(inject.VOLUMES)),
-    "port taken": (inject.port_taken, inject.published(SERVICES)),
-    "wrong configuration": (inject.wrongly_configured, list(inject.CONFIGURATIONS)),
-    "network cut": (inject.network_cut, ["prometheus", "loki", "tempo"]),
-    "network slow": (inject.network_slow, ["prometheus", "loki", "tempo"]),
-    # Last: what Loki logs ahead of writing is not whole after that, so that its next crash costs lines.
+    "port in use": (inject.port_in_use, inject.with_host_port(SERVICES)),
+    "invalid configuration": (inject.invalid_configuration, list(inject.CONFIGURATIONS)),
+    "network disconnected": (inject.network_disconnected, ["prometheus", "loki", "tempo"]),
+    "slow network": (inject.slow_network, ["prometheus", "loki", "tempo"]),
+    # Last, because it damages Loki's write-ahead log, so that a later crash loses log lines.
     "volume full": (inject.volume_full, list(inject.VOLUMES)),
 }
-# What cannot be helped: Tempo has written a part of a block when the disk is full.
+# Unavoidable: Tempo has written only a part of a block when the disk is full.
 MAY_LOSE = {("tempo", "volume full"): "trace"}
-ONCE = (inject.killed, inject.restarted)  # nobody ends these
-# Those of the short run: each way that a signal takes, cut at its end.
+INSTANT = (inject.killed, inject.restarted)  # they have no end
+# The cases of `make test`: one for the store of each signal.
 SHORT = {("killed", "prometheus"), ("killed", "loki"), ("paused", "tempo")}
 CASES = [
     pytest.param(
@@ -51,53 +51,53 @@ CASES = [
 
 
 @pytest.mark.parametrize(("fault", "service"), CASES)
-def test_the_backend_goes_on_and_everything_comes_back(
-    faulty: Stack,
-    undisturbed: observe.Undisturbed,
+def test_the_backend_is_unaffected_and_all_signals_recover(
+    fault_stack: Stack,
+    baseline: observe.Baseline,
     record_property: Callable[[str, object], None],
     fault: str,
     service: str,
 ) -> None:
-    faulty.need(service)
-    row = disturb(faulty, undisturbed, fault, service)
-    record_property("fault", row.as_property())
-    assert row.wrong == 0
-    assert row.p99 <= observe.slowest_p99(row.undisturbed)
-    assert max(row.back.values()) < observe.RECOVERY_SECONDS
-    lost = {name for name, number in row.lost.items() if number}
+    fault_stack.require(service)
+    result = run_with_fault(fault_stack, baseline, fault, service)
+    record_property("fault", result.as_json())
+    assert result.errors == 0
+    assert result.p99 <= observe.p99_limit(result.baseline_p99)
+    assert max(result.recovery.values()) < observe.RECOVERY_SECONDS
+    lost = {name for name, number in result.lost.items() if number}
     assert lost <= {MAY_LOSE.get((service, fault))}
-    assert row.memory < MEMORY_MIB
+    assert result.memory_growth < MEMORY_MIB
     if service != "tempo":
-        assert row.spans == 0
+        assert result.missing_traces == 0
 
 
-def disturb(
-    stack: Stack, undisturbed: observe.Undisturbed, fault: str, service: str
-) -> observe.Row:
-    """Do something to a service under load, undo it, and return what came of it."""
-    row = observe.Row(fault, service)
-    begin = FAULTS[fault][0]
-    with ExitStack() as lasting:
+def run_with_fault(
+    stack: Stack, baseline: observe.Baseline, fault: str, service: str
+) -> observe.FaultResult:
+    """Inject a fault under load, end it, wait for recovery, and return the result."""
+    result = observe.FaultResult(fault, service)
+    inject_fault = FAULTS[fault][0]
+    with ExitStack() as cleanup:
         load = None
-        if begin is not inject.down_at_start:  # which starts the backend
-            load = lasting.enter_context(running_load(stack.url("backend")))
-            load.go_on_for(BEFORE_SECONDS)
-        before = observe.Before.of(stack)
+        if inject_fault is not inject.down_at_backend_start:  # it restarts the backend
+            load = cleanup.enter_context(running_load(stack.url("backend")))
+            load.run_for(BEFORE_SECONDS)
+        before = observe.Snapshot.take(stack)
         began = time.time()
-        with begin(stack, service) as known:
-            began = known or began
-            load = load or lasting.enter_context(running_load(stack.url("backend")))
-            if begin not in ONCE:
-                load.go_on_for(FAULT_SECONDS)
+        with inject_fault(stack, service) as exact:
+            began = exact or began
+            load = load or cleanup.enter_context(running_load(stack.url("backend")))
+            if inject_fault not in INSTANT:
+                load.run_for(FAULT_SECONDS)
             ending = time.time()
-        since = began if begin in ONCE else time.time()
-        row.back = observe.times_back(stack, load, service, since)
-        load.go_on_for(max(0.0, FAULT_SECONDS - (time.time() - began)))
-        row.memory = observe.memory(stack) - before.memory
+        since = began if inject_fault in INSTANT else time.time()
+        result.recovery = observe.recovery_times(stack, load, service, since)
+        load.run_for(max(0.0, FAULT_SECONDS - (time.time() - began)))
+        result.memory_growth = observe.memory_mib(stack) - before.memory
         ended = time.time()
-    observe.answered(row, load.since(began, ended), undisturbed)
-    row.lost = observe.losses(stack, before, load.answers)
-    if "trace" in observe.can_be_seen(stack):
-        row.lost["trace"] = observe.missing_traces(stack, load.since(0, began - 1))
-        row.spans = observe.missing_traces(stack, load.since(began, ending))
-    return row
+    observe.record_responses(result, load.since(began, ended), baseline)
+    result.lost = observe.losses(stack, before, load.responses)
+    if "trace" in observe.available_signals(stack):
+        result.lost["trace"] = observe.missing_traces(stack, load.since(0, began - 1))
+        result.missing_traces = observe.missing_traces(stack, load.since(began, ending))
+    return result

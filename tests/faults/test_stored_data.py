@@ -1,4 +1,4 @@
-"""What was stored is there after everything that may happen to the containers, each line once."""
+"""Stored data survives restarts, crashes and upgrades of the containers, without duplicate log lines."""
 
 import os
 import shlex
@@ -25,50 +25,50 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.long
 
 STORED_SECONDS = 30.0
-ENGINE_SECONDS = 120.0
+DOCKER_SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")
-def kept(bake: Bake) -> Iterator[Stack]:
-    """Run the overlay with its ordinary volumes."""
+def persistent_stack(bake: Bake) -> Iterator[Stack]:
+    """Run the overlay with its normal volumes."""
     project = bake(project_slug=BACKEND_IMAGE.split("-backend")[0])
     with running_stack(project, keep_ports=True) as running:
         yield running
 
 
 @dataclass
-class Stored:
-    """One request, and a folder that somebody made in Grafana.
+class StoredData:
+    """The telemetry of one request, and a folder in Grafana.
 
     Attributes:
-        at: When it was seen in Prometheus, in seconds since the epoch.
-        counted: What Prometheus said then.
+        at: When Prometheus had counted the request, in seconds since the epoch.
+        requests: Number of requests in Prometheus at that time.
         trace_id: Of the request.
         folder: Its uid in Grafana.
     """
 
     at: float
-    counted: float
+    requests: float
     trace_id: str
     folder: str
 
     @classmethod
-    def make(cls, stack: Stack) -> "Stored":
-        """Make the request and the folder, and wait until both are stored."""
+    def create(cls, stack: Stack) -> "StoredData":
+        """Send the request, create the folder, and wait until both are stored."""
         began = time.time()
         trace_id = requests.get(stack.url("backend") + ITEMS, timeout=10).headers["x-trace-id"]
-        wait_until(lambda: observe.new_metric(stack, began), "a scrape", STORED_SECONDS)
+        wait_until(lambda: observe.scraped_since(stack, began), "a scrape", STORED_SECONDS)
         now = time.time()
-        stored = cls(now, observe.counted(stack, now), trace_id, uuid.uuid4().hex)
+        stored = cls(now, observe.request_count(stack, now), trace_id, uuid.uuid4().hex)
         if "grafana" in stack.services:
             content = {"uid": stored.folder, "title": stored.folder}
             grafana(stack, "POST", "/api/folders", content).raise_for_status()
-        wait_until(lambda: stored.found(stack), "all of it to be stored", STORED_SECONDS)
+        wait_until(lambda: stored.found(stack), "the data to be stored", STORED_SECONDS)
         return stored
 
     def found(self, stack: Stack) -> bool:
-        """Tell whether all of it is there."""
-        assert observe.counted(stack, self.at) == self.counted
+        """Check that all of it is stored."""
+        assert observe.request_count(stack, self.at) == self.requests
         if "tempo" in stack.services:
             assert stack.span_names(self.trace_id) == [f"GET {ITEMS}"]
         if {"loki", "promtail", "docker-proxy"} <= set(stack.services):
@@ -80,7 +80,7 @@ class Stored:
 
 
 def grafana(stack: Stack, method: str, path: str, content: object = None) -> requests.Response:
-    """Make a request as Grafana's admin."""
+    """Send a request as Grafana's admin."""
     lines = (Path(stack.compose.context) / ".env").read_text(encoding="utf-8").splitlines()
     password = next(line.split("=", 1)[1] for line in lines if line.startswith("GRAFANA_ADMIN_"))
     url = stack.url("grafana") + path
@@ -88,24 +88,24 @@ def grafana(stack: Stack, method: str, path: str, content: object = None) -> req
 
 
 def down_and_up(stack: Stack) -> None:
-    """As `make obs-down obs-up`."""
+    """Like `make obs-down obs-up`."""
     stack.run("down")
     stack.compose.start()
 
 
 def restart(stack: Stack) -> None:
-    """As `docker compose restart`."""
+    """Like `docker compose restart`."""
     stack.run("restart")
 
 
 def kill_all(stack: Stack) -> None:
-    """SIGKILL for every program at nearly the same time."""
+    """Send SIGKILL to all services."""
     for service in stack.services:
         inject.kill(stack, service)
 
 
 def upgrade(stack: Stack) -> None:
-    """Every image is another one, as after a new version in .env."""
+    """Replace all images, as a new version in .env does."""
     services = configuration(Path(stack.compose.context), OVERLAY)["services"]
     images = {}
     for service in set(stack.services) - {"backend"}:
@@ -119,47 +119,48 @@ def upgrade(stack: Stack) -> None:
     stack.run("up", "--detach", "--wait", *stack.services, env=images)
     try:
         for service in set(stack.services) - {"backend"}:
-            assert inject.state(stack, service)["Config"]["Image"].startswith("upgraded-")
+            assert inject.inspect(stack, service)["Config"]["Image"].startswith("upgraded-")
     finally:
         docker("image", "rm", "--force", *images.values())
 
 
-def restart_engine(stack: Stack) -> None:
-    """As after an update of the engine. All containers of this machine end and start again."""
+def restart_docker(stack: Stack) -> None:
+    """Restart Docker, as after an update. All containers on this machine are restarted."""
     command = os.environ.get("FAULTS_ENGINE_RESTART")
     if not command:
-        unavailable("FAULTS_ENGINE_RESTART, a command that restarts the engine, is not set")
+        unavailable("FAULTS_ENGINE_RESTART, a command that restarts Docker, is not set")
     subprocess.run(shlex.split(command), check=True)
 
-    def answers() -> bool:
+    def docker_responds() -> bool:
         assert not subprocess.run(["docker", "info"], capture_output=True, check=False).returncode
         return True
 
-    wait_until(answers, "the engine", ENGINE_SECONDS)
+    wait_until(docker_responds, "Docker", DOCKER_SECONDS)
 
 
-WAYS: dict[str, Callable[[Stack], None]] = {
-    "down and up": down_and_up,
-    "restart": restart,
-    "all killed (SIGKILL)": kill_all,
-    "image upgrade": upgrade,
-    "engine restarted": restart_engine,
+EVENTS: dict[str, Callable[[Stack], None]] = {
+    "stack down and up": down_and_up,
+    "stack restarted": restart,
+    "all containers killed (SIGKILL)": kill_all,
+    "images upgraded": upgrade,
+    "Docker restarted": restart_docker,
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_what_was_stored_is_there_after(
-    kept: Stack, figure: Callable[[str, str], None], way: str
+@pytest.mark.parametrize("event", EVENTS)
+def test_stored_data_survives(
+    persistent_stack: Stack, record_result: Callable[[str, str], None], event: str
 ) -> None:
-    stored = Stored.make(kept)
+    stack = persistent_stack
+    stored = StoredData.create(stack)
     started = time.monotonic()
-    WAYS[way](kept)
-    kept.wait_for_health("healthy", kept.services)
+    EVENTS[event](stack)
+    stack.wait_for_health("healthy", stack.services)
     healthy = time.monotonic() - started
-    wait_until(lambda: stored.found(kept), "all that was stored", STORED_SECONDS)
-    Stored.make(kept)  # and more can be stored
-    signals = observe.can_be_seen(kept)
-    names = {"metric": "metrics", "trace": "trace", "log": "log line (once)"}
+    wait_until(lambda: stored.found(stack), "the stored data", STORED_SECONDS)
+    StoredData.create(stack)  # new data can be stored, too
+    signals = observe.available_signals(stack)
+    names = {"metric": "metrics", "trace": "trace", "log": "log line (exactly once)"}
     found = [name for signal, name in names.items() if signal in signals]
-    found += ["the change in Grafana"] if "grafana" in kept.services else []
-    figure(way, f"{', '.join(found)} are kept; healthy after {healthy:.0f} s")
+    found += ["the change in Grafana"] if "grafana" in stack.services else []
+    record_result(event, f"{', '.join(found)} preserved; healthy after {healthy:.0f} s")
