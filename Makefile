@@ -16,9 +16,25 @@ help: ## List the targets
 demo: $(VENV)/.installed ## Generate a project, start it, and follow one request through it
 	$(BIN)/python -m scripts.demo
 
+# Tests with containers run alone, because some of them measure.
+PARALLEL = -n 4 --dist loadfile
+STACK = tests/stack/programs tests/stack/e2e tests/faults
+
 .PHONY: test
-test: $(VENV)/.installed ## Run all tests; ARGS="-k slug -x" is passed to pytest
+test: $(VENV)/.installed ## Run all tests (15 minutes); ARGS="tests/service -x" runs a part
+ifdef ARGS
 	$(BIN)/pytest -ra $(ARGS)
+else
+	@echo "1 of 2: all tests without containers, four at a time (about 4 minutes)"
+	$(BIN)/pytest -ra $(PARALLEL) $(addprefix --ignore=,$(STACK))
+	@echo "2 of 2: $(STACK) (about 8 minutes; longer where images are pulled)"
+	$(BIN)/pytest -ra $(STACK)
+endif
+
+.PHONY: test-quick
+test-quick: $(VENV)/.installed ## Run the tests that need no containers, except slow ones (2 minutes)
+	@echo "The tests that need no containers, except slow ones, four at a time (about 2 minutes)"
+	$(BIN)/pytest -ra $(PARALLEL) -m "not long and not slow" $(addprefix --ignore=,$(STACK)) $(ARGS)
 
 .PHONY: test-faults
 test-faults: $(VENV)/.installed ## Run fault injection against a running stack; writes docs/reliability.md (an hour)

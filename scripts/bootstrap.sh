@@ -60,4 +60,5 @@ else
   "$venv/bin/python" $pip install --quiet --no-user --disable-pip-version-check --require-hashes -r "$tmp/uv.txt"
   uv=$venv/bin/uv
 fi
-"$uv" pip sync --quiet --python "$venv" --require-hashes "$locks"
+# Compiled now, or each process that a test starts would compile its imports if PYTHONDONTWRITEBYTECODE is set.
+"$uv" pip sync --quiet --compile-bytecode --python "$venv" --require-hashes "$locks"
