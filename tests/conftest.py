@@ -1,4 +1,4 @@
-"""Projects generated from the template, for every test that needs one."""
+"""Fixtures: generated projects, the running backend and the running stack."""
 
 import importlib
 import json
@@ -17,21 +17,25 @@ from cookiecutter.main import cookiecutter
 from tests.support.backend import Backend, running_backend
 from tests.support.compose_stack import Stack, running_stack
 from tests.support.otlp_receiver import Receiver, receiver
-from tests.support.prerequisites import need_engine, unavailable
+from tests.support.prerequisites import require_docker, unavailable
 from tests.support.template import Bake, copy_template
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let `make test-faults` say where its page goes."""
+    """Add the option ``--report``, which `make test-faults` uses."""
     parser.addoption(
-        "--report", help="JSON file that keeps the figures of tests/faults; beside it their page"
+        "--report",
+        help="JSON file for the results of tests/faults; a Markdown page is written next to it",
     )
 
 
 @pytest.fixture(scope="session")
 def stack(bake: Bake) -> Iterator[Stack]:
-    """Run the containers of the overlay whose images are available, from a clone with umask 077."""
-    need_engine()
+    """Run the containers of the overlay whose images are available.
+
+    The project's files have the modes of a clone with umask 077.
+    """
+    require_docker()
     project = bake(project_slug="e2e-service")
     for command in (["chmod", "-R", "go=", "."], ["sh", "observability/prepare.sh"]):
         subprocess.run(command, cwd=project, check=True)
@@ -43,7 +47,7 @@ def stack(bake: Bake) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def tempo() -> Iterator[Receiver]:
-    """Run a receiver of spans."""
+    """Run an OTLP receiver in place of Tempo."""
     with receiver() as running:
         yield running
 
@@ -52,7 +56,7 @@ def tempo() -> Iterator[Receiver]:
 def backend(
     yes_project: Path, tempo: Receiver, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Backend]:
-    """Run the service, which exports its spans to the receiver."""
+    """Run the backend, which exports its spans to the receiver."""
     database = tmp_path_factory.mktemp("database") / "app.db"
     with running_backend(yes_project, database, endpoint=tempo.endpoint) as running:
         yield running
@@ -60,7 +64,7 @@ def backend(
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the template. Shared: read it, change nothing."""
+    """Return a copy of the template. It is shared, so do not change it."""
     return copy_template(tmp_path_factory.mktemp("template"))
 
 
@@ -68,8 +72,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bake(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Bake:
     """Return a function that generates a project from answers and returns its folder.
 
-    Its argument ``output_dir`` is the folder to generate in, by default a new one. Any other
-    argument of cookiecutter's own function can be given in ``options``.
+    It generates in ``output_dir``, by default a new folder. ``options`` are further arguments
+    of ``cookiecutter()``.
     """
     folder = tmp_path_factory.mktemp("cookiecutter")
     config = folder / "config.yaml"
@@ -93,26 +97,26 @@ def bake(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Bake:
 
 @pytest.fixture(scope="session")
 def yes_project(bake: Bake) -> Path:
-    """Return the default project, with observability. Shared: read it, change nothing."""
+    """Return the default project, with observability. It is shared, so do not change it."""
     return bake()
 
 
 @pytest.fixture(scope="session")
 def overlay(yes_project: Path) -> Any:
-    """Return the services in the overlay's file, before Compose interpolates or merges them."""
+    """Return the services of the overlay file, before Compose interpolates or merges them."""
     text = (yes_project / "compose.observability.yml").read_text(encoding="utf-8")
     return yaml.safe_load(text)["services"]
 
 
 @pytest.fixture(scope="session")
 def no_project(bake: Bake) -> Path:
-    """Return the default project without observability. Shared: read it, change nothing."""
+    """Return the default project without observability. It is shared, so do not change it."""
     return bake(include_observability="no")
 
 
 @pytest.fixture(scope="session")
 def observability(yes_project: Path) -> ModuleType:
-    """Import the generated package into this process, once: its metrics are registered once."""
+    """Import the generated package. Only once, because its metrics can be registered only once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(yes_project / "backend")
         patch.setattr(sys, "dont_write_bytecode", True)
@@ -121,7 +125,7 @@ def observability(yes_project: Path) -> ModuleType:
 
 @pytest.fixture(scope="session")
 def docker() -> str:
-    """Return the path of docker, when it has Compose. An engine is not needed."""
+    """Return the path of the docker command with Compose. It does not require Docker Engine."""
     program = shutil.which("docker")
     if program is None or subprocess.run([program, "compose", "version"], check=False).returncode:
         unavailable("docker compose is missing")

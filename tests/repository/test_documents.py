@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -9,6 +10,8 @@ import pytest
 
 from hooks import pre_gen_project as pre
 from tests.support.template import DATA, ROOT, TEMPLATE, tree
+
+STACK = TEMPLATE / "observability"
 
 
 def readme() -> str:
@@ -32,6 +35,7 @@ def test_readme_shows_the_generated_tree() -> None:
     folders: list[str] = []
     drawn = set()
     for line in block.splitlines():
+        # ├── compose.yml    the service
         indent, name = re.fullmatch(r"([│ ]*)[├└]── (\S+).*", line, re.ASCII).groups()  # type: ignore[union-attr]
         depth = len(indent) // 4
         path = "/".join([*folders[:depth], name.rstrip("/")])
@@ -43,26 +47,80 @@ def test_readme_shows_the_generated_tree() -> None:
     assert {name.split("/")[0] for name in files} <= drawn
 
 
-def test_links_between_documents_lead_somewhere() -> None:
-    for document in ROOT.glob("*.md"):
-        text = document.read_text(encoding="utf-8")
-        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
-            assert (ROOT / unquote(target)).exists(), f"{document.name}: {target}"
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub forms them."""
+    text = re.sub(r"(?ms)^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"(?m)^#+ (.+)$", text)
+    # What to replace? -> what-to-replace
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_pictures_are_small_described_and_in_both_documents() -> None:
-    pictures = list((TEMPLATE / "observability" / "pictures").glob("*.png"))
+def links(page: Path) -> list[tuple[Path, str]]:
+    """Return the file and the anchor, if any, of each relative link on a page."""
+    # [Limits](README.md#limits)
+    targets = re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text(encoding="utf-8"))
+    parts = [unquote(target).partition("#") for target in targets]
+    return [((page.parent / path).resolve() if path else page, anchor) for path, _, anchor in parts]
+
+
+def broken_links(folder: Path, pages: Iterable[Path]) -> list[str]:
+    """Return the links that lead out of the folder, to no file, or to no heading."""
+    return [
+        f"{page.name}: {file.name}#{anchor}"
+        for page in pages
+        for file, anchor in links(page)
+        if not (file.exists() and file.is_relative_to(folder.resolve()))
+        or (anchor and anchor not in anchors(file))
+    ]
+
+
+def test_links_between_documents_have_targets() -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("tests/*.md")]
+    assert len(pages) > 8
+    assert broken_links(ROOT, pages) == []
+
+
+@pytest.mark.parametrize("answer", ["yes", "no"])
+def test_links_in_a_generated_project_have_targets(
+    request: pytest.FixtureRequest, answer: str
+) -> None:
+    project: Path = request.getfixturevalue(f"{answer}_project")
+    pages = [project / name for name in tree(project) if name.endswith(".md")]
+    assert len(pages) == {"yes": 10, "no": 2}[answer]
+    assert broken_links(project, pages) == []
+
+
+@pytest.mark.parametrize(
+    "index", [ROOT / "docs/README.md", STACK / "README.md"], ids=["docs", "observability"]
+)
+def test_index_links_to_every_page(index: Path) -> None:
+    pages = {*ROOT.glob("docs/*.md")} if index.is_relative_to(ROOT / "docs") else set()
+    linked = {file for file, _ in links(index)}
+    assert pages | {*STACK.rglob("*.md")} <= linked | {index}
+
+
+def test_pictures_are_small_and_have_alt_texts() -> None:
+    pictures = sorted((STACK / "pictures").glob("*.png"))
     assert len(pictures) == 3
-    for document in (ROOT / "README.md", TEMPLATE / "observability" / "README.md"):
-        shown = re.findall(
-            r"!\[([^\]]{40,})\]\((\S+\.png)\)\n", document.read_text(encoding="utf-8")
-        )
-        found = [(document.parent / unquote(path)).resolve() for _, path in shown]
-        assert sorted(found) == sorted(pictures), document
+    for document in (ROOT / "README.md", STACK / "docs/follow-one-request.md"):
+        text = document.read_text(encoding="utf-8")
+        # ![The Backend Service dashboard: ...](../pictures/backend-service.png)
+        shown = re.findall(r"!\[[^\]]{40,}\]\((\S+\.png)\)\n", text)
+        assert len(shown) == text.count(".png")
+        found = sorted((document.parent / unquote(path)).resolve() for path in shown)
+        assert set(found) <= set(pictures)
+        assert found == pictures or document.parent == ROOT
     assert max(picture.stat().st_size for picture in pictures) < 200_000
 
 
-def test_the_tests_readme_has_a_row_for_each_folder() -> None:
+def test_instrumentation_example_has_the_pinned_version() -> None:
+    page = (STACK / "docs/extend.md").read_text(encoding="utf-8")
+    packages = (TEMPLATE / "backend/pyproject.toml").read_text(encoding="utf-8")
+    (shown,) = re.findall(r'"opentelemetry-instrumentation-sqlalchemy==(\S+)"', page)
+    assert f'"opentelemetry-distro=={shown}"' in packages
+
+
+def test_readme_of_the_tests_lists_each_folder() -> None:
     text = (ROOT / "tests/README.md").read_text(encoding="utf-8")
     rows = re.findall(r"(?m)^\| `([a-z0-9/]+)/` \|", text)
     folders = {path.parent for path in (ROOT / "tests").rglob("*.py")} - {ROOT / "tests"}
@@ -74,27 +132,28 @@ def test_the_tests_readme_has_a_row_for_each_folder() -> None:
     }
 
 
-@pytest.mark.parametrize("folder", [ROOT, TEMPLATE / "observability"], ids=["ours", "generated"])
-def test_the_stack_is_described_as_a_whole(folder: Path) -> None:
+@pytest.mark.parametrize("folder", [ROOT, STACK], ids=["repository", "observability"])
+def test_readme_mentions_every_service_and_make_target_of_the_stack(folder: Path) -> None:
     text = (folder / "README.md").read_text(encoding="utf-8")
     overlay = (TEMPLATE / "compose.observability.yml").read_text(encoding="utf-8")
     services = re.findall(r"(?m)^  ([a-z-]+):\n    <<: \*stack", overlay)
     assert len(services) > 8
     assert [name for name in services if name not in text.lower()] == []
-    makefile = (TEMPLATE / "observability" / "obs.mk").read_text(encoding="utf-8")
+    makefile = (STACK / "obs.mk").read_text(encoding="utf-8")
     targets = re.findall(r"(?m)^(obs-[a-z-]+):.*##", makefile)
     assert len(targets) > 8
     assert [name for name in targets if name not in text] == []
 
 
-def test_the_drawing_has_every_service_of_the_stack() -> None:
+def test_drawing_has_every_service_of_the_stack() -> None:
     drawing = (ROOT / "docs" / "overlay.svg").read_text(encoding="utf-8").lower()
-    folders = [path.name for path in (TEMPLATE / "observability").iterdir() if path.is_dir()]
-    services = {*folders, "node-exporter"} - {"check", "pictures"}
-    assert [name for name in sorted(services) if drawing.count(name) < 2] == []  # shown, and told
+    folders = [path.name for path in STACK.iterdir() if path.is_dir()]
+    services = {*folders, "node-exporter"} - {"check", "docs", "pictures"}
+    # Once in the drawing and once in its description.
+    assert [name for name in sorted(services) if drawing.count(name) < 2] == []
 
 
-def test_the_trees_are_sorted_and_differ_by_the_feature_only() -> None:
+def test_file_trees_are_sorted_and_differ_only_by_the_feature() -> None:
     yes, no = (
         (DATA / f"trees/{answer}.txt").read_text(encoding="utf-8").splitlines()
         for answer in ("yes", "no")

@@ -1,4 +1,4 @@
-"""Lock files: pinned, hashed, audited, the same versions everywhere."""
+"""Lock files: pinned versions, hashes, audits, and one version of each package."""
 
 import re
 import tomllib
@@ -13,17 +13,18 @@ from tests.support.template import ROOT, TEMPLATE
 DEV_LOCK = ROOT / "requirements-dev.txt"
 BENCH_LOCK = ROOT / "requirements-bench.txt"
 LOCKS = {path.stem: path for path in (TEMPLATE / "backend/requirements").glob("*.txt")}
-PIN = re.compile(r"([\w.-]+)(?:\[[\w,-]+\])?==([^ ;]+)")
+PIN = re.compile(r"([\w.-]+)(?:\[[\w,-]+\])?==([^ ;]+)")  # uvicorn[standard]==0.54.0
 
 
 def locked(lock: Path) -> dict[str, str]:
     """Return the version of each package in a lock file."""
+    # fastapi==0.165.0 \
     entries = re.findall(r"(?m)^([\w.-]+)==(\S+)", lock.read_text(encoding="utf-8"))
     return dict(entries)
 
 
 def pins(requirements: list[str]) -> dict[str, str]:
-    """Return the version of each requirement, all of which must name one."""
+    """Return the pinned version of each requirement. All requirements must be pinned."""
     matches = [PIN.fullmatch(requirement) for requirement in requirements]
     assert matches
     assert None not in matches, requirements
@@ -36,28 +37,28 @@ def backend(yes_project: Path) -> dict[str, Any]:
     return tomllib.loads((yes_project / "backend/pyproject.toml").read_text(encoding="utf-8"))
 
 
-def test_the_template_is_locked_as_pinned(backend: dict[str, Any]) -> None:
+def test_locks_of_the_template_have_the_pinned_versions(backend: dict[str, Any]) -> None:
     core = backend["project"]["dependencies"]
-    wanted = {
+    expected = {
         "core": core,
         "dev": core + backend["dependency-groups"]["dev"],
         **{k: core + v for k, v in backend["project"]["optional-dependencies"].items()},
     }
-    assert set(wanted) == set(LOCKS)
-    for name, requirements in wanted.items():
+    assert set(expected) == set(LOCKS)
+    for name, requirements in expected.items():
         assert pins(requirements).items() <= locked(LOCKS[name]).items(), name
 
 
-def test_the_tests_are_locked_as_pinned() -> None:
+def test_locks_of_this_repository_have_the_pinned_versions() -> None:
     root = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     dev, bench = (root["dependency-groups"][name] for name in ("dev", "bench"))
     assert pins(dev).items() <= locked(DEV_LOCK).items()
-    more = [requirement for requirement in bench if isinstance(requirement, str)]
-    assert pins(dev + more).items() <= locked(BENCH_LOCK).items()
+    others = [requirement for requirement in bench if isinstance(requirement, str)]
+    assert pins(dev + others).items() <= locked(BENCH_LOCK).items()
 
 
-def test_one_package_has_one_version_in_all_locks() -> None:
-    """They are installed together; and the tests run what the user runs."""
+def test_each_package_has_one_version_in_all_locks() -> None:
+    """Locks are installed together, and the tests must use the versions that users install."""
     versions: dict[str, set[str]] = {}
     for lock in (DEV_LOCK, BENCH_LOCK, *LOCKS.values()):
         for name, version in locked(lock).items():
@@ -68,30 +69,36 @@ def test_one_package_has_one_version_in_all_locks() -> None:
 @pytest.mark.parametrize(
     "lock", [DEV_LOCK, BENCH_LOCK, *LOCKS.values()], ids=lambda lock: lock.stem
 )
-def test_a_lock_has_hashes_and_no_addresses(lock: Path) -> None:
+def test_lock_has_hashes_and_no_index_urls(lock: Path) -> None:
+    # colorama==0.4.6 ; sys_platform == 'win32' \, and a line with each hash
     entry = re.compile(
         r"(?m)^[\w.-]+==\S+(?: ; [^\\\n]+)?(?: \\\n    --hash=sha256:[0-9a-f]{64})+\n"
     )
     assert entry.sub("", lock.read_text(encoding="utf-8")) == ""
 
 
-def test_everything_that_is_locked_is_audited() -> None:
+def test_every_lock_is_audited() -> None:
     recipe = (ROOT / "Makefile").read_text(encoding="utf-8").split("\naudit:", 1)[1]
     for lock in ROOT.glob("requirements-*.txt"):
         assert lock.name in recipe.split("\n\n", 1)[0]
 
 
-def test_the_update_bot_knows_all_that_has_a_version_and_can_read_the_images(
+def test_dependabot_updates_every_ecosystem_and_can_parse_the_images(
     yes_project: Path,
 ) -> None:
-    bot = yaml.safe_load((yes_project / ".github/dependabot.yml").read_text(encoding="utf-8"))
-    assert {(update["package-ecosystem"], update["directory"]) for update in bot["updates"]} == {
+    dependabot = yaml.safe_load(
+        (yes_project / ".github/dependabot.yml").read_text(encoding="utf-8")
+    )
+    assert {
+        (update["package-ecosystem"], update["directory"]) for update in dependabot["updates"]
+    } == {
         ("github-actions", "/"),
         ("docker-compose", "/"),
         ("docker", "/backend"),
         ("pip", "/backend"),
     }
     overlay = (yes_project / "compose.observability.yml").read_text(encoding="utf-8")
+    # image: ${LOKI_IMAGE:-grafana/loki:3.7.8}
     images = re.findall(r"(?m)^ *image: (.*?)(?: #.*)?$", overlay)
     others = [image for image in images if not re.fullmatch(r"my-service-backend:\w+", image)]
     assert len(others) == 8
@@ -99,8 +106,9 @@ def test_the_update_bot_knows_all_that_has_a_version_and_can_read_the_images(
         assert re.fullmatch(r"\$\{[A-Z_]+_IMAGE:-[a-z/-]+:v?[\d.]+(-alpine)?\}", image), image
 
 
-def test_the_uv_that_is_named_is_everywhere_the_same() -> None:
+def test_uv_has_one_version_everywhere() -> None:
     version = locked(DEV_LOCK)["uv"]
     for path in ("Makefile", "backend/Dockerfile"):
         text = (TEMPLATE / path).read_text(encoding="utf-8")
+        # UV_VERSION := 0.13.9, or uv==0.13.9
         assert re.findall(r"(?i)uv(?:_version :=|==)\s*([\d.]+)", text) == [version], path

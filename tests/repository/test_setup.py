@@ -1,4 +1,4 @@
-"""Set-up of this repository: make, bootstrap.sh, formatters, linters, and promtool in CI."""
+"""Set-up of this repository: make, bootstrap.sh, formatter, linters, and promtool in CI."""
 
 import os
 import re
@@ -21,7 +21,8 @@ DEV_LOCK = ROOT / "requirements-dev.txt"
 @pytest.mark.skipif(sys.platform == "win32", reason="make and sh are for POSIX")
 def test_make_lists_every_target() -> None:
     result = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "\x1b" not in result.stdout  # colours are for a terminal
+    assert "\x1b" not in result.stdout  # no colours, because this is not a terminal
+    # "  test-quick   all tests ..."
     listed = re.findall(r"(?m)^  ([a-z-]+)", result.stdout)
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert listed == re.findall(r"(?m)^\.PHONY: ([a-z-]+)$", text)
@@ -41,7 +42,9 @@ def test_make_lists_every_target() -> None:
     ],
     ids=["no python", "old python", "no pip"],
 )
-def test_bootstrap_says_what_is_missing(tmp_path: Path, python: str | None, message: str) -> None:
+def test_bootstrap_reports_a_missing_prerequisite(
+    tmp_path: Path, python: str | None, message: str
+) -> None:
     for name in ("sh", "awk", "dirname", "mktemp", "rm"):
         found = subprocess.run(["which", name], capture_output=True, text=True, check=True).stdout
         (tmp_path / name).symlink_to(found.strip())
@@ -59,14 +62,16 @@ def test_bootstrap_says_what_is_missing(tmp_path: Path, python: str | None, mess
     assert message in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="make and sh are for POSIX")
-def test_bootstrap_works_where_pip_installs_for_the_user(tmp_path: Path) -> None:
+def test_bootstrap_works_if_pip_defaults_to_user_installs(tmp_path: Path) -> None:
     if subprocess.run(
         ["/usr/bin/env", "python3", "-c", "import ensurepip"], check=False
     ).returncode:
         unavailable("Python's ensurepip is missing (Debian: python3-venv)")
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / "scripts/bootstrap.sh", tmp_path / "scripts")
+    # uv==0.13.9 \, and a line with each hash
     entry = re.search(r"(?m)^uv==.*\n(?:    --hash.*\n)+", DEV_LOCK.read_text(encoding="utf-8"))
     assert entry
     (tmp_path / "requirements-dev.txt").write_text(entry[0], encoding="utf-8")
@@ -83,19 +88,19 @@ def test_bootstrap_works_where_pip_installs_for_the_user(tmp_path: Path) -> None
     assert (tmp_path / ".venv/bin/uv").exists()
 
 
-def test_promtool_is_of_the_prometheus_that_the_overlay_runs() -> None:
-    image = re.compile(r"prom/prometheus:v[\d.]+\d")
+def test_promtool_in_ci_has_the_prometheus_version_of_the_overlay() -> None:
+    image = re.compile(r"prom/prometheus:v[\d.]+\d")  # prom/prometheus:v3.16.0
     ci = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
     overlay = (TEMPLATE / "compose.observability.yml").read_text(encoding="utf-8")
     assert image.findall(ci) == image.findall(overlay) == [PROMETHEUS_IMAGE]
     job = yaml.safe_load(ci)["jobs"]["test"]
     steps = [step.get("run", "") for step in job["steps"]]
-    (copied,) = (number for number, step in enumerate(steps) if "bin/promtool" in step)
-    assert copied < steps.index("make test")
+    (copy,) = (number for number, step in enumerate(steps) if "bin/promtool" in step)
+    assert copy < steps.index('make test ARGS="$TESTS"')
 
 
 @pytest.mark.parametrize("command", ["ruff format --check", "ruff check", "mypy"])
-def test_our_python_is_clean(command: str) -> None:
+def test_python_code_passes_its_checks(command: str) -> None:
     program, *arguments = command.split()
     done = subprocess.run(
         [sys.executable, "-m", program, *arguments],
@@ -108,7 +113,7 @@ def test_our_python_is_clean(command: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="make and sh are for POSIX")
-def test_our_shell_scripts_are_clean() -> None:
+def test_shell_scripts_pass_shellcheck() -> None:
     scripts = [ROOT / ".ci/run", *(ROOT / "scripts").glob("*.sh")]
     program = Path(sys.executable).with_name("shellcheck")
     done = subprocess.run([program, *scripts], capture_output=True, text=True, check=False)

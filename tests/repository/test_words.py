@@ -1,4 +1,4 @@
-"""The documents use the words of the field, which a reader would type into a search box."""
+"""Documents and configuration files use the established technical terms."""
 
 import re
 from pathlib import Path
@@ -10,12 +10,13 @@ from tests.support.template import ROOT, TEMPLATE
 PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "tests/README.md",
     *(TEMPLATE / name for name in ("README.md", "CLAUDE.md", ".env.example")),
-    *sorted((TEMPLATE / "observability").glob("*.md")),
+    *sorted((TEMPLATE / "observability").rglob("*.md")),
     *(TEMPLATE / name for name in ("compose.yml", "compose.observability.yml", "Makefile")),
     *sorted((TEMPLATE / "observability").rglob("*.yml")),
 ]
-# What is written -> what to write.
+# Pattern -> the terms to use instead.
 FORBIDDEN = {
     r"search(es|ed)? for garbage": "garbage collection",
     r"shares? of (new )?traces": "sampling ratio",
@@ -33,11 +34,11 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_page_has_none_of_the_forbidden_forms(page: Path) -> None:
+def test_page_contains_no_forbidden_phrase(page: Path) -> None:
     text = re.sub(r"\s+", " ", page.read_text(encoding="utf-8"))
     found = {
-        match[0]: better
-        for form, better in FORBIDDEN.items()
-        if (match := re.search(rf"\b({form})\b", text))
+        match[0]: terms
+        for pattern, terms in FORBIDDEN.items()
+        if (match := re.search(rf"\b({pattern})\b", text))
     }
     assert found == {}

@@ -1,4 +1,4 @@
-"""Requests and applications that nobody thought of."""
+"""Fuzzing of the middleware with Hypothesis and of the API with Schemathesis."""
 
 import asyncio
 import logging
@@ -37,13 +37,13 @@ BODY = st.fixed_dictionaries(
 )
 OTHER = st.fixed_dictionaries({"type": st.sampled_from(["http.response.debug", "x"])})
 FAILURE = st.builds(RuntimeError, st.text(max_size=30)) | st.builds(asyncio.CancelledError)
-# What an application does: messages that it sends, in any order, and perhaps a failure at the end.
-ANSWERS = st.tuples(st.lists(START | BODY | OTHER, max_size=5), st.none() | FAILURE)
+# The messages that an application sends, in any order, and the exception that it raises then.
+RESPONSES = st.tuples(st.lists(START | BODY | OTHER, max_size=5), st.none() | FAILURE)
 
 
 @pytest.fixture
 def logs(observability: Any) -> Iterator[None]:
-    """Write the extension's lines, and put logging back as it was."""
+    """Configure logging, and restore the previous configuration afterwards."""
     root = logging.getLogger()
     before = root.handlers[:], root.level, logging.getLogRecordFactory()
     observability.logs.configure_logging("INFO", observability.Redactor())
@@ -59,15 +59,15 @@ def logs(observability: Any) -> Iterator[None]:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @pytest.mark.usefixtures("logs")
-@given(scope=SCOPES, route=st.none() | st.just("/a/{b}"), answer=ANSWERS)
-def test_the_middleware_counts_once_and_changes_nothing(
+@given(scope=SCOPES, route=st.none() | st.just("/a/{b}"), response=RESPONSES)
+def test_middleware_counts_each_request_once_and_passes_messages_and_exceptions_on(
     observability: Any,
     scope: dict[str, Any],
     route: str | None,
-    answer: tuple[list[Any], Any],
+    response: tuple[list[Any], Any],
 ) -> None:
     sent: list[Any] = []
-    messages, failure = answer
+    messages, failure = response
 
     async def application(_scope: Any, _receive: Any, send: Any) -> None:
         for message in messages:
@@ -99,26 +99,27 @@ def test_the_middleware_counts_once_and_changes_nothing(
     assert labels["endpoint"] == (route or "unmatched")
     assert labels["method"] in observability.metrics.METHODS | {"_OTHER"}
     for name in ("http_requests_total", "http_request_duration_seconds_count"):
-        grown = [after[each] - before.get(each, 0) for each in changed if each[0] == name]
-        assert grown == [1]
+        increases = [after[each] - before.get(each, 0) for each in changed if each[0] == name]
+        assert increases == [1]
     assert after["active_requests", frozenset()] == 0
 
 
 def samples() -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """Return the value of each series of this process."""
+    """Return the value of each series in the default registry."""
     found = [sample for family in REGISTRY.collect() for sample in family.samples]
     return {(each.name, frozenset(each.labels.items())): each.value for each in found}
 
 
-def test_the_api_does_what_its_description_says(yes_project: Path, tmp_path: Path) -> None:
-    """Schemathesis makes requests, right and wrong ones, from the service's own OpenAPI."""
+@pytest.mark.slow
+def test_api_conforms_to_its_openapi_schema(yes_project: Path, tmp_path: Path) -> None:
+    """Schemathesis generates valid and invalid requests from the schema."""
     with running_backend(yes_project, tmp_path / "app.db") as backend:
         done = subprocess.run(
             [
                 Path(sys.executable).with_name("schemathesis"),
                 *("run", f"{backend.url}/openapi.json", "--no-color", "--seed=1"),
                 "--generation-deterministic",
-                # Starlette names the methods of one of the routes that share a path.
+                # Starlette's Allow header lists the methods of only one of the routes with a path.
                 "--exclude-checks=allow_header_conformance",
                 *("--include-path-regex=^/api/", "--max-examples=30"),
             ],

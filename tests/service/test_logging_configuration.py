@@ -1,4 +1,4 @@
-"""Whatever else configures logging: each record is one line of JSON, with its trace and no secret."""
+"""Log records are redacted JSON lines with their trace id, whatever else configures logging."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.applications import FAIL_ID, WORK_ID, application, ask
+from tests.support.applications import (
+    FAIL_TRACE_ID,
+    WORK_TRACE_ID,
+    application,
+    request_work_and_fail,
+)
 from tests.support.backend import Backend
 
 INI = """[loggers]\\nkeys=root\\n[handlers]\\nkeys=console\\n[formatters]\\nkeys=plain
@@ -15,23 +20,23 @@ INI = """[loggers]\\nkeys=root\\n[handlers]\\nkeys=console\\n[formatters]\\nkeys
 [formatter_plain]\\nformat=plain %(message)s\\n""".replace("\n", "\\n")
 CONSOLE = {"console": {"class": "logging.StreamHandler"}}
 ROOT = {"version": 1, "handlers": CONSOLE, "root": {"level": "INFO", "handlers": ["console"]}}
-OWN = {"handlers": ["console"], "level": "INFO", "propagate": False}
-WAYS = {
+NO_PROPAGATION = {"handlers": ["console"], "level": "INFO", "propagate": False}
+CONFIGURATIONS = {
     "basicConfig": "logging.basicConfig(level=logging.INFO)",
-    "basicConfig by force": "logging.basicConfig(level=logging.INFO, force=True)",
+    "basicConfig with force": "logging.basicConfig(level=logging.INFO, force=True)",
     "dictConfig": f"logging.config.dictConfig({ROOT})",
-    "dictConfig of others": f"logging.config.dictConfig({ROOT | {'disable_existing_loggers': False}})",
-    "dictConfig of its package": f"logging.config.dictConfig({ROOT | {'loggers': {'app': OWN}}})",
+    "dictConfig keeping loggers": f"logging.config.dictConfig({ROOT | {'disable_existing_loggers': False}})",
+    "dictConfig of a package": f"logging.config.dictConfig({ROOT | {'loggers': {'app': NO_PROPAGATION}}})",
     "fileConfig": f'import io; logging.config.fileConfig(io.StringIO("{INI}"))',
     "a record factory": "logging.setLogRecordFactory(lambda *a, **k: logging.LogRecord(*a, **k))",
     "a queue": (
-        "import queue, logging.handlers; waiting = queue.SimpleQueue();"
-        " logging.getLogger().addHandler(logging.handlers.QueueHandler(waiting));"
-        " logging.handlers.QueueListener(waiting, logging.StreamHandler()).start()"
+        "import queue, logging.handlers; records = queue.SimpleQueue();"
+        " logging.getLogger().addHandler(logging.handlers.QueueHandler(records));"
+        " logging.handlers.QueueListener(records, logging.StreamHandler()).start()"
     ),
     "loguru": "from app.intercept import configure; configure()",
 }
-# As loguru's documentation has it.
+# The handler that loguru's documentation recommends.
 INTERCEPT = """
 import logging
 
@@ -47,41 +52,44 @@ def configure():
 PLACES = ["before", "after", "lifespan"]
 
 
-def check_lines(backend: Backend) -> None:
-    """Check what a request that works and one that fails have written."""
-    ask(backend)
+def check_log_lines(backend: Backend) -> None:
+    """Request both routes, and assert that their log lines are complete and redacted."""
+    request_work_and_fail(backend)
     output = backend.running.output()
     (line,) = backend.log(logger="app.mine")
-    assert (line["message"], line["trace_id"]) == ("working with token=[REDACTED]", WORK_ID)
+    assert (line["message"], line["trace_id"]) == (
+        "working with token=[REDACTED]",
+        WORK_TRACE_ID,
+    )
     assert (line["password"], line["order"]) == ("[REDACTED]", 7)
     (error,) = backend.log(logger="app.error")
-    assert error["trace_id"] == FAIL_ID
+    assert error["trace_id"] == FAIL_TRACE_ID
     assert output.count("boom with token=[REDACTED]") == error["exception"].count("boom") + 1
     assert len(backend.log(logger="app.access")) == 2
     assert "s3cr3t" not in output
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("way", WAYS)
-def test_each_record_is_one_line_whoever_configures_logging(
-    yes_project: Path, tmp_path: Path, way: str, place: str
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_logging_configuration_of_the_application_is_overridden(
+    yes_project: Path, tmp_path: Path, name: str, place: str
 ) -> None:
     (tmp_path / "project/backend/app").mkdir(parents=True)
     (tmp_path / "project/backend/app/intercept.py").write_text(INTERCEPT, "utf-8")
-    parts: dict[str, Any] = {place: WAYS[way]}
+    parts: dict[str, Any] = {place: CONFIGURATIONS[name]}
     with application(yes_project, tmp_path, **parts) as backend:
-        check_lines(backend)
+        check_log_lines(backend)
 
 
 @pytest.mark.parametrize("suffix", ["json", "ini"])
-def test_a_configuration_on_the_command_line_is_replaced(
+def test_logging_configuration_on_the_command_line_is_overridden(
     yes_project: Path, tmp_path: Path, suffix: str
 ) -> None:
     config = tmp_path / f"log.{suffix}"
     config.write_text(json.dumps(ROOT) if suffix == "json" else INI.replace("\\n", "\n"), "utf-8")
     options = f"--log-config={config}", "--access-log"
     with application(yes_project, tmp_path, *options) as backend:
-        check_lines(backend)
+        check_log_lines(backend)
         assert backend.log(logger="uvicorn.access") == []
 
 
@@ -93,14 +101,14 @@ def test_a_configuration_on_the_command_line_is_replaced(
         "[each.setLevel('CRITICAL') for each in logging.getLogger().handlers]",
         "logging.disable(logging.CRITICAL)",
     ],
-    ids=["handler above", "handler", "level of the handler", "disabled"],
+    ids=["parent's handler", "handler", "level of the handler", "disabled"],
 )
-def test_what_a_request_does_to_logging_switches_nothing_off(
+def test_access_log_and_redaction_survive_changes_of_logging_during_a_request(
     yes_project: Path, tmp_path: Path, work: str
 ) -> None:
     work += "; logging.getLogger('app.mine').error('once with token=s3cr3t')"
     with application(yes_project, tmp_path, work=work) as backend:
-        ask(backend)
+        request_work_and_fail(backend)
         output = backend.running.output()
         written = backend.log(message="once with token=[REDACTED]")
         assert output.count("once with") == len(written) == ("CRITICAL" not in work)
@@ -109,7 +117,7 @@ def test_what_a_request_does_to_logging_switches_nothing_off(
 
 
 @pytest.mark.parametrize("level", [None, "INFO"])
-def test_the_calls_of_a_client_write_lines_of_their_own_only_when_asked_to(
+def test_http_client_logs_its_requests_only_if_a_level_is_set(
     yes_project: Path, tmp_path: Path, level: str | None
 ) -> None:
     before = "import httpx2\n"
@@ -118,33 +126,36 @@ def test_the_calls_of_a_client_write_lines_of_their_own_only_when_asked_to(
     transport = "httpx2.MockTransport(lambda request: httpx2.Response(200))"
     work = f"httpx2.Client(transport={transport}).get('http://other/')"
     with application(yes_project, tmp_path, before=before, work=work) as backend:
-        check_lines(backend)
+        check_log_lines(backend)
         assert len(backend.log(logger="httpx2")) == (level is not None)
 
 
-def test_loguru_and_structlog_write_the_same_lines(yes_project: Path, tmp_path: Path) -> None:
+def test_loguru_and_structlog_write_json_log_lines(yes_project: Path, tmp_path: Path) -> None:
     before = """
 import structlog
-from loguru import logger as by_loguru
+from loguru import logger as loguru_logger
 
 structlog.configure(
     processors=[structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
     logger_factory=structlog.stdlib.LoggerFactory(),
 )
-printed = logging.StreamHandler()
-printed.setFormatter(structlog.stdlib.ProcessorFormatter(processor=structlog.dev.ConsoleRenderer()))
-logging.getLogger().addHandler(printed)
+console = logging.StreamHandler()
+console.setFormatter(structlog.stdlib.ProcessorFormatter(processor=structlog.dev.ConsoleRenderer()))
+logging.getLogger().addHandler(console)
 """
-    work = 'by_loguru.info("by loguru"); structlog.get_logger("s").info("by structlog", token="s3cr3t")'
+    work = (
+        'loguru_logger.info("from loguru"); '
+        'structlog.get_logger("s").info("from structlog", token="s3cr3t")'
+    )
     with application(yes_project, tmp_path, before=before, work=work) as backend:
-        check_lines(backend)
-        for message in ("by loguru", "by structlog"):
+        check_log_lines(backend)
+        for message in ("from loguru", "from structlog"):
             (line,) = backend.log(message=message)
-            assert line["trace_id"] == WORK_ID
+            assert line["trace_id"] == WORK_TRACE_ID
 
 
 @pytest.mark.parametrize("structlog", ["pass", "structlog.configure(logger_factory=PRINT)"])
-def test_what_cannot_be_replaced_is_named_once_at_the_start(
+def test_handlers_that_cannot_be_replaced_are_reported_once_at_start_up(
     yes_project: Path, tmp_path: Path, structlog: str
 ) -> None:
     structlog = structlog.replace("PRINT", "structlog.PrintLoggerFactory()")
@@ -153,21 +164,19 @@ import loguru
 import structlog
 
 {structlog}
-loguru.logger.add("{tmp_path}/of-loguru")
+loguru.logger.add("{tmp_path}/loguru-file")
 logging.getLogger().addHandler(logging.FileHandler("{tmp_path}/file"))
 """
     with application(yes_project, tmp_path, before=before) as backend:
-        check_lines(backend)
+        check_log_lines(backend)
         warnings = [line["message"] for line in backend.log(logger="app.observability")]
-    for name in ("PrintLogger", "FileHandler", "of-loguru"):
+    for name in ("PrintLogger", "FileHandler", "loguru-file"):
         assert sum(name in text for text in warnings) == 1, warnings
     assert len(warnings) == 3
 
 
-def test_the_stack_of_a_line_is_kept_and_its_trace_cannot_be_forged(
-    yes_project: Path, tmp_path: Path
-) -> None:
-    work = 'logging.getLogger("app.mine").info("who calls?", stack_info=True)'
+def test_stack_info_is_logged(yes_project: Path, tmp_path: Path) -> None:
+    work = 'logging.getLogger("app.mine").info("with stack", stack_info=True)'
     with application(yes_project, tmp_path, work=work) as backend:
-        ask(backend)
-        assert "in work" in backend.log(message="who calls?")[0]["stack"]
+        request_work_and_fail(backend)
+        assert "in work" in backend.log(message="with stack")[0]["stack"]

@@ -1,4 +1,4 @@
-"""What the running service counts and times."""
+"""Metrics of the running backend."""
 
 import random
 import re
@@ -17,7 +17,7 @@ from tests.support.waiting import wait_until
 
 REQUESTS, COUNT = "http_requests_total", "http_request_duration_seconds_count"
 SUM = "http_request_duration_seconds_sum"
-UNKEPT = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-00"}
+NOT_SAMPLED = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-00"}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def idle(backend: Backend) -> bool:
     return backend.value("active_requests") == 0
 
 
-@pytest.mark.parametrize("headers", [{}, UNKEPT], ids=["traced", "not kept by its caller"])
+@pytest.mark.parametrize("headers", [{}, NOT_SAMPLED], ids=["sampled", "not sampled"])
 @pytest.mark.parametrize(
     ("path", "endpoint", "status"),
     [
@@ -48,7 +48,7 @@ def idle(backend: Backend) -> bool:
         ("/extra/raise", "/extra/raise", "500"),
     ],
 )
-def test_a_request_is_counted_and_timed_under_its_full_route(
+def test_request_is_counted_and_timed_with_its_full_route(
     backend: Backend, path: str, endpoint: str, status: str, headers: dict[str, str]
 ) -> None:
     labels = {"method": "GET", "endpoint": endpoint}
@@ -58,27 +58,22 @@ def test_a_request_is_counted_and_timed_under_its_full_route(
     assert after == (before[0] + 1, before[1] + 1)
 
 
-def test_health_checks_and_scrapes_are_not_traffic(backend: Backend) -> None:
-    def traffic() -> float:
-        return backend.value(REQUESTS)
-
-    before = traffic()
+def test_health_checks_and_scrapes_are_not_counted(backend: Backend) -> None:
+    before = backend.value(REQUESTS)
     for path in (HEALTH, "/metrics", f"{HEALTH}?probe=1"):
         backend.get(path)
-    assert traffic() == before
+    assert backend.value(REQUESTS) == before
     assert not {s.labels.get("endpoint") for s in backend.samples()} & {HEALTH, "/metrics"}
 
 
-def test_a_thousand_random_urls_and_methods_add_no_series(backend: Backend) -> None:
+def test_unknown_paths_and_methods_add_no_series(backend: Backend) -> None:
     def series() -> int:
         return len([s for s in backend.samples() if s.name.startswith("http_request")])
 
     def request(number: int) -> None:
-        chosen = random.Random(number)  # noqa: S311 (the same each time)
-        path = "".join(chosen.choices(string.ascii_letters + "/%.;", k=30)).replace("%", "%25")
-        method = chosen.choice(
-            ["GET", "BREW", "".join(chosen.choices(string.ascii_uppercase, k=8))]
-        )
+        rng = random.Random(number)  # noqa: S311 (reproducible)
+        path = "".join(rng.choices(string.ascii_letters + "/%.;", k=30)).replace("%", "%25")
+        method = rng.choice(["GET", "BREW", "".join(rng.choices(string.ascii_uppercase, k=8))])
         requests.request(method, f"{backend.url}/{path}", timeout=30)
 
     for method in ("GET", "BREW"):
@@ -90,11 +85,12 @@ def test_a_thousand_random_urls_and_methods_add_no_series(backend: Backend) -> N
     assert not {s.labels.get("method") for s in backend.samples()} - {None, "GET", "_OTHER"}
 
 
-def test_exemplars_need_openmetrics_and_both_formats_parse(backend: Backend) -> None:
+def test_exemplars_require_openmetrics_and_both_formats_parse(backend: Backend) -> None:
     backend.get(ITEMS)
     bucket = f'http_request_duration_seconds_bucket{{endpoint="{ITEMS}"'
     openmetrics, text = backend.get("/metrics", headers=OPENMETRICS), backend.get("/metrics")
     assert "openmetrics-text" in openmetrics.headers["content-type"]
+    # http_request_duration_seconds_bucket{endpoint="/api/v1/items",...} 3.0 # {trace_id="0af7..."
     assert re.search(re.escape(bucket) + r'.* # \{.*trace_id="[0-9a-f]{32}"', openmetrics.text)
     assert "text/plain" in text.headers["content-type"]
     assert "trace_id" not in text.text
@@ -105,31 +101,31 @@ def test_exemplars_need_openmetrics_and_both_formats_parse(backend: Backend) -> 
 
 
 @pytest.mark.parametrize("flags", ["00", "01"], ids=["not sampled", "sampled"])
-def test_an_exemplar_leads_only_to_a_trace_that_is_kept(backend: Backend, flags: str) -> None:
+def test_exemplars_link_only_to_sampled_traces(backend: Backend, flags: str) -> None:
     trace_id = f"{flags}{random.getrandbits(120):030x}"
     backend.get(ITEMS, headers={"traceparent": f"00-{trace_id}-{'1' * 16}-{flags}"})
     exemplars = [sample.exemplar.labels for sample in backend.samples() if sample.exemplar]
     assert (trace_id in [labels["trace_id"] for labels in exemplars]) == (flags == "01")
 
 
-def test_parallel_requests_are_all_counted_and_end(backend: Backend) -> None:
+def test_concurrent_requests_are_active_until_their_end_and_counted(backend: Backend) -> None:
     before = backend.value(REQUESTS, endpoint="/extra/slow")
     with ThreadPoolExecutor(200) as pool:
-        answers = [pool.submit(backend.get, "/extra/slow?seconds=6") for _ in range(200)]
+        responses = [pool.submit(backend.get, "/extra/slow?seconds=6") for _ in range(200)]
         wait_until(lambda: backend.value("active_requests") == 200, "200 active requests")
-        assert {answer.result().status_code for answer in answers} == {200}
+        assert {response.result().status_code for response in responses} == {200}
     assert idle(backend)
     assert backend.value(REQUESTS, endpoint="/extra/slow") == before + 200
 
 
-def test_a_stream_lasts_until_its_last_byte(backend: Backend) -> None:
+def test_duration_of_a_stream_includes_its_whole_body(backend: Backend) -> None:
     before = backend.value(SUM, endpoint="/extra/stream")
     assert len(backend.get("/extra/stream?chunks=5&seconds=0.1").content) == 5000
     wait_until(lambda: idle(backend), "no active requests")
     assert backend.value(SUM, endpoint="/extra/stream") - before >= 0.5
 
 
-def test_a_stream_that_breaks_off_counts_as_a_failure(backend: Backend) -> None:
+def test_stream_that_fails_is_counted_with_status_500(backend: Backend) -> None:
     failed = {"endpoint": "/extra/stream", "status": "500"}
     before = backend.value(REQUESTS, **failed)
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
@@ -138,31 +134,31 @@ def test_a_stream_that_breaks_off_counts_as_a_failure(backend: Backend) -> None:
     assert idle(backend)
 
 
-def test_a_client_that_goes_away_ends_its_request(backend: Backend) -> None:
+def test_request_is_not_active_after_its_client_disconnects(backend: Backend) -> None:
     with backend.get("/extra/stream?chunks=1000&seconds=0.05", stream=True):
         assert backend.value("active_requests") == 1
-    wait_until(lambda: idle(backend), "the abandoned request to end")
+    wait_until(lambda: idle(backend), "the aborted request to end")
 
 
-def test_a_client_that_goes_away_before_its_answer_is_no_failure_of_the_service(
+def test_client_disconnect_before_the_response_is_counted_with_status_499(
     backend: Backend,
 ) -> None:
     upload = {"method": "POST", "endpoint": "/extra/upload"}
-    backend.abandon_upload()
+    backend.disconnect_during_upload()
     wait_until(lambda: backend.value(REQUESTS, **upload) == 1, "the upload to be counted")
     assert backend.value(REQUESTS, status="499", **upload) == 1
     assert backend.wait_for_log(logger="app.access", path="/extra/upload")["status"] == 499
     assert idle(backend)
 
 
-def test_background_work_is_not_part_of_the_request(backend: Backend) -> None:
+def test_background_task_is_not_part_of_the_request(backend: Backend) -> None:
     before = backend.value(SUM, endpoint="/extra/background")
     backend.get("/extra/background?seconds=1")
     assert idle(backend)
     assert backend.value(SUM, endpoint="/extra/background") - before < 1
 
 
-def test_websockets_pass_uncounted(backend: Backend) -> None:
+def test_websockets_are_not_counted(backend: Backend) -> None:
     before = backend.value(REQUESTS)
     with connect(f"{backend.url.replace('http', 'ws')}/extra/echo") as websocket:
         websocket.send("hello")
@@ -170,6 +166,6 @@ def test_websockets_pass_uncounted(backend: Backend) -> None:
     assert (backend.value(REQUESTS), idle(backend)) == (before, True)
 
 
-def test_a_scrape_shows_the_process(backend: Backend) -> None:
+def test_scrape_contains_process_metrics(backend: Backend) -> None:
     assert backend.value("process_resident_memory_bytes") > 1e7
     assert backend.value("process_cpu_seconds_total") > 0

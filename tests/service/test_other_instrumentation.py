@@ -1,4 +1,4 @@
-"""Other instrumentation beside the extension's, several workers, and a start without any tracer."""
+"""The extension with other instrumentation, with several workers, and without a tracer."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ WORKERS = {
 
 @pytest.fixture(scope="module")
 def contrib(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return a PYTHONPATH with contrib's instrumentation of FastAPI and SQLite, beside ours."""
+    """Return a PYTHONPATH that adds contrib's instrumentation of FastAPI and SQLite."""
     folder = tmp_path_factory.mktemp("contrib")
     names = [
         f"opentelemetry-instrumentation-{each}" for each in ("fastapi", "asgi", "sqlite3", "dbapi")
@@ -48,22 +48,21 @@ def contrib(tmp_path_factory: pytest.TempPathFactory) -> str:
     ],
     ids=["contrib", "no tracing"],
 )
-def test_a_service_whose_requests_have_no_route_does_not_start(
+def test_service_does_not_start_if_routes_are_unknown(
     yes_project: Path, tmp_path: Path, contrib: str, parts: Any
 ) -> None:
     options = {"PYTHONPATH": contrib}
     with (
-        pytest.raises(RuntimeError, match="Remove FastAPIInstrumentor") as ended,
+        pytest.raises(RuntimeError, match="Remove FastAPIInstrumentor") as raised,
         application(yes_project, tmp_path, options=options, **parts),
     ):
         pass
-    assert "ended with 3 before" in str(ended.value)
+    assert "exited with 3 before" in str(raised.value)
 
 
-def test_contrib_steps_back_where_it_comes_after_the_extension(
+def test_contrib_skips_an_application_that_the_extension_already_traces(
     yes_project: Path, tmp_path: Path, contrib: str
 ) -> None:
-    """It says so, and the request has its one span, by FastAPI itself."""
     options = {"PYTHONPATH": contrib}
     after = CONTRIB + "Contrib.instrument_app(app)"
     with application(yes_project, tmp_path, options=options, after=after) as backend:
@@ -73,7 +72,7 @@ def test_contrib_steps_back_where_it_comes_after_the_extension(
         assert "Skipping FastAPI instrumentation" in backend.running.output()
 
 
-def test_an_instrumentation_that_is_installed_traces_without_a_line_of_code(
+def test_installed_instrumentation_is_activated_without_code(
     yes_project: Path, tmp_path: Path, contrib: str
 ) -> None:
     work = 'import sqlite3; sqlite3.connect(":memory:").cursor().execute("SELECT 1")'
@@ -88,24 +87,24 @@ def test_an_instrumentation_that_is_installed_traces_without_a_line_of_code(
 
 @pytest.fixture(params=WORKERS)
 def workers(request: pytest.FixtureRequest) -> Any:
-    """Return the options for two workers of each server."""
-    more = ["--workers=2"] if request.param == "uvicorn" else []
-    return more, WORKERS[request.param]
+    """Return the server arguments and options that start two workers."""
+    arguments = ["--workers=2"] if request.param == "uvicorn" else []
+    return arguments, WORKERS[request.param]
 
 
-def ask_often(backend: Backend) -> None:
-    """Make requests on connections of their own, which any worker may take."""
+def make_requests(backend: Backend) -> None:
+    """Send each request on a new connection, which any worker may accept."""
     for _ in range(REQUESTS):
         requests.get(f"{backend.url}/work", timeout=30, headers={"connection": "close"})
 
 
-def test_the_counts_of_several_workers_are_one(
+def test_metrics_of_several_workers_are_summed(
     yes_project: Path, tmp_path: Path, workers: Any
 ) -> None:
-    more, options = workers
+    arguments, options = workers
     shared = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "shared"), **options}
-    with application(yes_project, tmp_path, *more, options=shared) as backend:
-        ask_often(backend)
+    with application(yes_project, tmp_path, *arguments, options=shared) as backend:
+        make_requests(backend)
         for _ in range(6):
             assert backend.value("http_requests_total", endpoint="/work") == REQUESTS
         text = backend.get("/metrics", headers=OPENMETRICS).text
@@ -114,23 +113,23 @@ def test_the_counts_of_several_workers_are_one(
         assert "PROMETHEUS_MULTIPROC_DIR" not in backend.running.output()
 
 
-def test_several_workers_that_share_nothing_are_named_at_the_start(
+def test_several_workers_without_a_shared_folder_log_a_warning(
     yes_project: Path, tmp_path: Path, workers: Any
 ) -> None:
-    more, options = workers
-    with application(yes_project, tmp_path, *more, options=options) as backend:
+    arguments, options = workers
+    with application(yes_project, tmp_path, *arguments, options=options) as backend:
         backend.running.wait_until(
             lambda: "PROMETHEUS_MULTIPROC_DIR" in backend.running.output(), "the warning"
         )
 
 
-def test_active_requests_of_a_killed_worker_are_forgotten(
+def test_active_requests_of_a_killed_worker_are_not_counted(
     yes_project: Path, tmp_path: Path, workers: Any
 ) -> None:
-    more, options = workers
+    arguments, options = workers
     shared = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "shared"), **options}
     fail = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    with application(yes_project, tmp_path, *more, options=shared, fail=fail) as backend:
+    with application(yes_project, tmp_path, *arguments, options=shared, fail=fail) as backend:
         with pytest.raises(requests.ConnectionError):
             backend.get("/fail")
         backend.running.wait_until(
@@ -139,9 +138,7 @@ def test_active_requests_of_a_killed_worker_are_forgotten(
 
 
 @pytest.mark.parametrize("server", WORKERS)
-def test_a_single_worker_is_no_reason_for_a_warning(
-    yes_project: Path, tmp_path: Path, server: str
-) -> None:
+def test_single_worker_logs_no_warning(yes_project: Path, tmp_path: Path, server: str) -> None:
     options = {
         name: [each.replace("--workers=2", "--workers=1") for each in program]
         for name, program in WORKERS[server].items()
@@ -160,16 +157,14 @@ def test_a_single_worker_is_no_reason_for_a_warning(
     ],
     ids=["no tracer", "disabled SDK", "no exporter"],
 )
-def test_requests_have_their_routes_whatever_is_traced(
-    yes_project: Path, tmp_path: Path, options: Any
-) -> None:
+def test_routes_are_known_without_tracing(yes_project: Path, tmp_path: Path, options: Any) -> None:
     with application(yes_project, tmp_path, options=options) as backend:
         backend.get("/extra/slow?seconds=0")
         assert backend.value("http_requests_total", endpoint="/extra/slow") == 1
         assert backend.wait_for_log(logger="app.access")["endpoint"] == "/extra/slow"
 
 
-def test_spans_on_the_console_have_no_secrets(yes_project: Path, tmp_path: Path) -> None:
+def test_spans_of_the_console_exporter_are_redacted(yes_project: Path, tmp_path: Path) -> None:
     options = {"OTEL_TRACES_EXPORTER": "console"}
     with application(yes_project, tmp_path, options=options) as backend:
         backend.get("/work?token=s3cr3t")
@@ -180,7 +175,7 @@ def test_spans_on_the_console_have_no_secrets(yes_project: Path, tmp_path: Path)
         assert "s3cr3t" not in output()
 
 
-def test_a_tracer_provider_that_the_application_makes_is_its_own(
+def test_tracer_provider_of_the_application_is_used_and_its_exports_are_redacted(
     yes_project: Path, tmp_path: Path
 ) -> None:
     after = """

@@ -1,4 +1,4 @@
-"""Properties for any input: redaction, and the limit on traces that callers request."""
+"""Property tests of redaction and of the limit on traces sampled by callers."""
 
 from types import ModuleType
 
@@ -36,24 +36,24 @@ FORMS = st.sampled_from(
         *(r"\"{}\": \"%s\"", '"{}": {{"a": "%s"}}', '"{}": "a\\"%s"', "{}=Bearer %s", "{}=a,%s"),
     ]
 )
-# Ends a name before it, and begins no quote or nesting that would be a part of what follows.
+# Surrounding text that neither continues a name nor opens a quote or bracket.
 AROUND = st.text(st.sampled_from("abc xyz 019 /?&;=:,-_.%\n\u00e9"), max_size=30)
 
 
 @fuzzed
 @given(before=AROUND, name=NAMES, form=FORMS, after=AROUND)
-def test_no_value_behind_a_listed_name_is_shown(
+def test_value_after_a_secret_name_is_redacted(
     observability: ModuleType, before: str, name: str, form: str, after: str
 ) -> None:
     if "[" in name and form[0] in "\"'(\\q":
-        name = "password"  # brackets are of URLs
+        name = "password"  # names with brackets occur only in URLs
     text = f"{before} {form.format(name) % HIDDEN} {after}"
     assert HIDDEN not in observability.Redactor().text(text)
 
 
 @fuzzed
 @given(st.text(), st.text())
-def test_any_text_is_taken(observability: ModuleType, name: str, text: str) -> None:
+def test_redactor_accepts_any_text(observability: ModuleType, name: str, text: str) -> None:
     redactor = observability.Redactor()
     assert isinstance(redactor.text(text), str)
     assert isinstance(redactor.text(f"?{text}"), str)
@@ -65,24 +65,24 @@ def test_any_text_is_taken(observability: ModuleType, name: str, text: str) -> N
     per_second=st.floats(0, 20),
     waits=st.lists(st.floats(0, 0.5), min_size=1, max_size=60),
 )
-def test_callers_force_no_more_than_the_limit_in_any_second(
+def test_callers_cannot_exceed_the_sampling_limit(
     observability: ModuleType, per_second: float, waits: list[float]
 ) -> None:
-    now, forced = 1000.0, []
+    now, sampled = 1000.0, []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(observability.traces, "monotonic", lambda: now)
-        # The service itself keeps nothing, so that what is kept was forced.
-        own = ParentBased(TraceIdRatioBased(0.0), remote_parent_sampled=ALWAYS_ON)
-        sampler = observability.traces.CallerLimit(own, per_second)
+        # The service's own sampling ratio is 0, so every sampled trace is due to its caller.
+        service = ParentBased(TraceIdRatioBased(0.0), remote_parent_sampled=ALWAYS_ON)
+        sampler = observability.traces.CallerLimit(service, per_second)
         for wait in waits:
             now += wait
             caller = SpanContext(1, 1, is_remote=True, trace_flags=TraceFlags(1))
             context = set_span_in_context(NonRecordingSpan(caller))
             result = sampler.should_sample(context, 1, "name", SpanKind.SERVER)
             if result.decision is Decision.RECORD_AND_SAMPLE:
-                forced.append(now)
-    at_once = max(per_second, 1.0) if per_second else 0.0
-    for start in forced:
-        for end in forced:
-            number = sum(start <= each <= end for each in forced)
-            assert number <= at_once + (end - start) * per_second + 1e-6 or end < start
+                sampled.append(now)
+    burst = max(per_second, 1.0) if per_second else 0.0
+    for start in sampled:
+        for end in sampled:
+            number = sum(start <= each <= end for each in sampled)
+            assert number <= burst + (end - start) * per_second + 1e-6 or end < start

@@ -1,4 +1,4 @@
-"""The generated service uses only public names of other people's packages, with listed exceptions."""
+"""The observability package is small and uses only public names of its dependencies."""
 
 import ast
 import re
@@ -9,22 +9,21 @@ import pytest
 from tests.support.template import TEMPLATE
 
 PACKAGE = TEMPLATE / "backend" / "app" / "observability"
-# At most two. Each has its reason, and a check that fails loudly when the name is gone.
+# At most two, each with a reason and a check that fails if the name is removed.
 EXCEPTIONS = {
-    # Only FastAPI's own state of a request has the whole route of one that went through mounted
-    # applications: https://github.com/fastapi/fastapi/blob/0.165.0/fastapi/telemetry/_asgi.py
-    # The service refuses to start without it: test_other_instrumentation.py.
+    # Only this state has the full route of a request to a mounted application:
+    # https://github.com/fastapi/fastapi/blob/0.165.0/fastapi/telemetry/_asgi.py
+    # Without it the service does not start: test_other_instrumentation.py.
     "'fastapi.telemetry'",
 }
-PRIVATE = re.compile(r"_(?!_)\w*|__\w*(?<!__)")
-SCOPE_KEY = re.compile(
-    r"(fastapi|starlette|uvicorn)\.\w+"
-)  # keys in a scope, that nobody documents
+PRIVATE = re.compile(r"_(?!_)\w*|__\w*(?<!__)")  # _name or __name, but not __name__
+# Undocumented keys of the ASGI scope, such as fastapi.telemetry
+SCOPE_KEY = re.compile(r"(fastapi|starlette|uvicorn)\.\w+")
 BY_NAME = {"getattr", "setattr", "hasattr", "delattr", "attrgetter", "vars"}
 
 
 def private_names(source: str) -> Iterator[str]:
-    """Yield each private name of something else that Python code uses."""
+    """Yield each private name of another package that Python code uses."""
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.ImportFrom(module=module, names=names):
@@ -45,21 +44,21 @@ def private_names(source: str) -> Iterator[str]:
 
 
 def private_parts(*paths: str) -> Iterator[str]:
-    """Yield each path that has a private part."""
+    """Yield each dotted path that contains a private name."""
     yield from (path for path in paths if any(map(PRIVATE.fullmatch, path.split("."))))
 
 
-def test_the_service_uses_only_public_names_of_others() -> None:
+def test_package_uses_only_public_names() -> None:
     found = {
         name: file.name for file in PACKAGE.glob("*.py") for name in names_in(file.read_text())
     }
     assert found.keys() - EXCEPTIONS == set(), found
-    assert found.keys() >= EXCEPTIONS, "an exception that is not needed any more"
+    assert found.keys() >= EXCEPTIONS, "an exception is not needed any more"
     assert len(EXCEPTIONS) <= 2
 
 
 def names_in(source: str) -> list[str]:
-    """Return the private names, but not those of loggers, which look like keys in a scope."""
+    """Return the private names, without names of loggers, which look like scope keys."""
     loggers = {"'uvicorn.error'", "'uvicorn.access'"}
     return [name for name in private_names(source) if name not in loggers]
 
@@ -78,7 +77,7 @@ def names_in(source: str) -> list[str]:
         ("scope['fastapi.middleware']", "'fastapi.middleware'"),
     ],
 )
-def test_a_private_name_is_found(source: str, name: str) -> None:
+def test_private_name_is_found(source: str, name: str) -> None:
     assert any(name in each for each in private_names(source))
 
 
@@ -86,12 +85,12 @@ def test_a_private_name_is_found(source: str, name: str) -> None:
     "source",
     ["self._left = cls._right", "a.__wrapped__", "from __future__ import b", "def _c(): 0"],
 )
-def test_our_own_names_are_ours(source: str) -> None:
+def test_own_and_special_names_are_allowed(source: str) -> None:
     assert list(private_names(source)) == []
 
 
-def test_the_package_stays_small() -> None:
-    """Whoever generates a project inherits every line of it."""
+def test_package_is_small() -> None:
+    """Users of the template maintain this code."""
     lines = {file.name: file.read_text().splitlines() for file in PACKAGE.glob("*.py")}
     assert max(map(len, lines.values())) <= 250
     code = [line for each in lines.values() for line in each if not re.match(r"\s*(#|$)", line)]

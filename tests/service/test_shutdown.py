@@ -1,4 +1,4 @@
-"""How the running service ends: finished requests are answered, and their spans exported."""
+"""Shutdown of the running backend: requests in progress, and export of spans."""
 
 import signal
 import socket
@@ -13,39 +13,39 @@ from tests.support.backend import ITEMS, Backend, running_backend
 from tests.support.otlp_receiver import receiver
 from tests.support.waiting import wait_until
 
-# Long enough, and fewer spans than a batch, so that only the flush at the end exports anything.
-UNHURRIED = {"OTEL_BSP_SCHEDULE_DELAY": "60000"}
+# With this delay, and fewer spans than a batch, only the flush at shutdown exports spans.
+LONG_EXPORT_DELAY = {"OTEL_BSP_SCHEDULE_DELAY": "60000"}  # milliseconds
 SPANS = 60
 
 
 def stop(backend: Backend, sent: signal.Signals = signal.SIGTERM) -> float:
-    """Send the signal and return how many seconds the process took to end."""
+    """Send the signal and return the seconds until the process has ended."""
     started = time.monotonic()
     backend.running.process.send_signal(sent)
     backend.running.process.wait(30)
     return time.monotonic() - started
 
 
-@pytest.fixture(params=["refuses", "accepts and never answers", "has no name"])
-def dead_endpoint(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Return an endpoint where nobody takes spans."""
+@pytest.fixture(params=["connection refused", "no response", "unknown host"])
+def unreachable_endpoint(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Return an OTLP endpoint to which spans cannot be exported."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        if request.param == "accepts and never answers":
+        if request.param == "no response":
             listener.listen()
-        # A label of more than 63 characters: no resolver outside this process is asked for it.
-        name = "tempo" * 13 if request.param == "has no name" else "127.0.0.1"
-        yield f"http://{name}:{listener.getsockname()[1]}"
+        # A label with more than 63 characters is invalid, so no DNS query leaves this process.
+        host = "tempo" * 13 if request.param == "unknown host" else "127.0.0.1"
+        yield f"http://{host}:{listener.getsockname()[1]}"
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_every_span_is_exported_before_the_end(
+def test_all_spans_are_exported_at_shutdown(
     yes_project: Path, tmp_path: Path, sent: signal.Signals
 ) -> None:
     with (
         receiver() as tempo,
         running_backend(
-            yes_project, tmp_path / "app.db", endpoint=tempo.endpoint, **UNHURRIED
+            yes_project, tmp_path / "app.db", endpoint=tempo.endpoint, **LONG_EXPORT_DELAY
         ) as backend,
     ):
         for _ in range(SPANS):
@@ -56,43 +56,41 @@ def test_every_span_is_exported_before_the_end(
         assert seconds < 3
 
 
-def test_an_unreachable_trace_store_does_not_hold_up_the_end(
-    yes_project: Path, tmp_path: Path, dead_endpoint: str
+def test_unreachable_trace_store_does_not_delay_shutdown(
+    yes_project: Path, tmp_path: Path, unreachable_endpoint: str
 ) -> None:
     with running_backend(
-        yes_project, tmp_path / "app.db", endpoint=dead_endpoint, **UNHURRIED
+        yes_project, tmp_path / "app.db", endpoint=unreachable_endpoint, **LONG_EXPORT_DELAY
     ) as backend:
         for _ in range(SPANS):
             assert backend.get(ITEMS).status_code == 200
-        assert stop(backend) < 3  # 1.5 s for the flush, and what the server itself takes
+        assert stop(backend) < 3  # 1.5 s for the flush, and the shutdown of the server
 
 
-def test_the_end_comes_in_time_even_with_a_request_that_never_ends(
-    yes_project: Path, tmp_path: Path, dead_endpoint: str
+def test_shutdown_is_in_time_despite_a_long_request(
+    yes_project: Path, tmp_path: Path, unreachable_endpoint: str
 ) -> None:
-    """In less than 5 s on an idle machine; after 10 s Docker kills the container."""
+    """Less than 5 s on an idle machine. Docker kills the container after 10 s."""
     with (
         running_backend(
-            yes_project, tmp_path / "app.db", endpoint=dead_endpoint, **UNHURRIED
+            yes_project, tmp_path / "app.db", endpoint=unreachable_endpoint, **LONG_EXPORT_DELAY
         ) as backend,
         ThreadPoolExecutor() as pool,
     ):
         backend.get(ITEMS)
-        answer = pool.submit(backend.get, "/extra/slow?seconds=60")
+        response = pool.submit(backend.get, "/extra/slow?seconds=60")
         wait_until(lambda: backend.value("active_requests") == 1, "the request to be in progress")
         assert stop(backend) < 8
-        assert isinstance(answer.exception(), OSError) or answer.result().status_code == 500
+        assert isinstance(response.exception(), OSError) or response.result().status_code == 500
 
 
-def test_requests_in_progress_are_answered_before_the_end(
-    yes_project: Path, tmp_path: Path
-) -> None:
+def test_requests_in_progress_complete_before_shutdown(yes_project: Path, tmp_path: Path) -> None:
     with (
         running_backend(yes_project, tmp_path / "app.db") as backend,
         ThreadPoolExecutor() as pool,
     ):
-        answer = pool.submit(backend.get, "/extra/slow?seconds=2")
+        response = pool.submit(backend.get, "/extra/slow?seconds=2")
         wait_until(lambda: backend.value("active_requests") == 1, "the request to be in progress")
         stop(backend)
-        assert answer.result().status_code == 200
+        assert response.result().status_code == 200
         assert backend.log(logger="app.access", path="/extra/slow", status=200)

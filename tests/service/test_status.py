@@ -1,4 +1,4 @@
-"""Metric, line and span have the status that the client got, whoever answered."""
+"""The status in metrics, logs and spans equals the status of the response."""
 
 import uuid
 from collections.abc import Iterator
@@ -19,16 +19,16 @@ SERVER = Span.SPAN_KIND_SERVER
 ROUTES = """
 from fastapi import BackgroundTasks
 
-class Mine(Exception): pass
+class Custom(Exception): pass
 
-@app.exception_handler(Mine)
-async def answer_mine(request, error): return Response(status_code=503)
+@app.exception_handler(Custom)
+async def handle_custom(request, error): return Response(status_code=503)
 
-@app.get("/mine")
-async def raise_mine(): raise Mine
+@app.get("/custom")
+async def raise_custom(): raise Custom
 
 @app.get("/unavailable")
-async def refuse(): raise HTTPException(503)
+async def raise_http(): raise HTTPException(503)
 
 @app.get("/cancelled")
 async def cancel(): raise asyncio.CancelledError
@@ -45,28 +45,30 @@ async def start(tasks: BackgroundTasks):
     tasks.add_task(work)
     return "later"
 
-class Middle:
+class Middleware:
     def __init__(self, app): self.app = app
     async def __call__(self, scope, receive, send):
-        if scope.get("path") == "/middle": raise RuntimeError("boom in the middle")
+        if scope.get("path") == "/middleware": raise RuntimeError("boom in a middleware")
         await self.app(scope, receive, send)
 
-app.add_middleware(Middle)
+app.add_middleware(Middleware)
 """
-OWN = "@app.exception_handler({0})\nasync def own(request, error): return Response('ours', 503)"
+HANDLER = (
+    "@app.exception_handler({0})\nasync def handle(request, error): return Response('handled', 503)"
+)
 APPLICATIONS = {
     "plain": {"body": ROUTES},
-    "own handler of Exception": {"body": ROUTES + OWN.format("Exception")},
-    "own handler of 500": {"body": ROUTES + OWN.format("500")},
+    "handler of Exception": {"body": ROUTES + HANDLER.format("Exception")},
+    "handler of 500": {"body": ROUTES + HANDLER.format("500")},
     "debug": {"body": ROUTES, "arguments": "debug=True"},
     "limited bodies": {"body": ROUTES, "arguments": "max_body_size=5"},
 }
-PATHS = {  # status, with an own handler, and how many errors are logged
+PATHS = {  # path -> status, status with a custom handler, number of logged errors
     "/fail": (500, 503, 1),
     "/group": (500, 503, 1),
-    "/middle": (500, 503, 1),
+    "/middleware": (500, 503, 1),
     "/cancelled": (500, 500, 1),
-    "/mine": (503, 503, 0),
+    "/custom": (503, 503, 0),
     "/unavailable": (503, 503, 0),
     "/task": (200, 200, 1),
     "/nowhere": (404, 404, 0),
@@ -87,25 +89,25 @@ def backend(
 
 
 def server_span(tempo: Receiver, trace_id: str) -> Span:
-    """Wait for the span of a request; beside it there are FastAPI's own of what it did."""
+    """Wait for the server span of a request; a trace can also have FastAPI's internal spans."""
     return wait_until(
         lambda: [each for each in tempo.wait_for_trace(trace_id) if each.kind == SERVER],
-        "the span of the request",
+        "the server span",
     )[0]
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_all_three_have_the_status_of_the_answer(
+def test_metric_log_line_and_span_have_the_status_of_the_response(
     backend: tuple[str, Backend], tempo: Receiver, path: str
 ) -> None:
     name, service = backend
-    usual, own, errors = PATHS[path]
-    status = own if name.startswith("own") else usual
+    default, handled, errors = PATHS[path]
+    status = handled if name.startswith("handler") else default
     trace_id = uuid.uuid4().hex
     traced = {"traceparent": f"00-{trace_id}-{'1' * 16}-01"}
     before = service.value("http_requests_total", status=str(status))
-    answer = service.get(path, headers=traced)
-    assert (answer.status_code, answer.headers["x-trace-id"]) == (status, trace_id)
+    response = service.get(path, headers=traced)
+    assert (response.status_code, response.headers["x-trace-id"]) == (status, trace_id)
     assert service.wait_for_log(logger="app.access", trace_id=trace_id)["status"] == status
     assert service.value("http_requests_total", status=str(status)) == before + 1
     span = server_span(tempo, trace_id)
@@ -116,17 +118,17 @@ def test_all_three_have_the_status_of_the_answer(
     assert bool([event for event in span.events if event.name == "exception"]) == (status >= 500)
 
 
-def test_a_body_that_is_too_large_is_413_everywhere(
+def test_request_body_that_is_too_large_has_status_413_everywhere(
     yes_project: Path, tempo: Receiver, tmp_path: Path
 ) -> None:
     options: Any = {"endpoint": tempo.endpoint}
     parts: Any = APPLICATIONS["limited bodies"]
     with application(yes_project, tmp_path, options=options, **parts) as service:
-        answer = requests.post(f"{service.url}/body", data="a long body", timeout=30)
-        trace_id = answer.headers["x-trace-id"]
+        response = requests.post(f"{service.url}/body", data="a long body", timeout=30)
+        trace_id = response.headers["x-trace-id"]
         line = service.wait_for_log(logger="app.access", trace_id=trace_id)
         span = server_span(tempo, trace_id)
         counted = service.value("http_requests_total", status="413", endpoint="/body")
-        assert (answer.status_code, line["status"], counted) == (413, 413, 1)
+        assert (response.status_code, line["status"], counted) == (413, 413, 1)
         assert attributes(span)["http.response.status_code"] == 413
         assert service.log(level="error") == []

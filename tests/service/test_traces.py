@@ -1,4 +1,4 @@
-"""The spans that the running service exports by OTLP/gRPC."""
+"""Spans that the running backend exports over OTLP/gRPC."""
 
 import uuid
 from pathlib import Path
@@ -11,13 +11,14 @@ from tests.support.otlp_receiver import Receiver, attributes
 
 
 def spans_of(backend: Backend, tempo: Receiver, path: str) -> list[Span]:
-    """Request the path, and another after it, and return the first's spans as they began.
+    """Request a path and return its spans, ordered by start time.
 
-    All have arrived with the other's, for they are sent in the order in which they ended.
+    Spans are exported in the order in which they end. So all of them have arrived when the span
+    of a later request has.
     """
     trace_id, last = uuid.uuid4().hex, uuid.uuid4().hex
-    for each, requested in ((trace_id, path), (last, "/last")):
-        backend.get(requested, headers={"traceparent": f"00-{each}-{'1' * 16}-01"})
+    for each, target in ((trace_id, path), (last, "/last")):
+        backend.get(target, headers={"traceparent": f"00-{each}-{'1' * 16}-01"})
     tempo.wait_for_trace(last)
     spans = [span for span in tempo.spans if span.trace_id.hex() == trace_id]
     return sorted(spans, key=lambda span: span.start_time_unix_nano)
@@ -33,7 +34,7 @@ def spans_of(backend: Backend, tempo: Receiver, path: str) -> list[Span]:
         ("/nowhere", None, "GET"),
     ],
 )
-def test_a_request_is_one_server_span_named_by_its_route(
+def test_request_has_one_server_span_named_after_its_route(
     backend: Backend, tempo: Receiver, path: str, route: str | None, name: str
 ) -> None:
     (span,) = spans_of(backend, tempo, path)
@@ -49,65 +50,63 @@ def test_health_checks_and_scrapes_are_not_traced(
     assert spans_of(backend, tempo, path) == []
 
 
-def test_an_unhandled_error_is_on_the_span(backend: Backend, tempo: Receiver) -> None:
+def test_unhandled_exception_is_recorded_on_the_span(backend: Backend, tempo: Receiver) -> None:
     (span,) = spans_of(backend, tempo, "/extra/raise?message=boom")
     assert span.status.code == Status.STATUS_CODE_ERROR
     (event,) = [event for event in span.events if event.name == "exception"]
     assert attributes(event)["exception.message"] == "boom"
 
 
-def test_a_client_that_goes_away_is_no_error_of_the_service(
-    backend: Backend, tempo: Receiver
-) -> None:
+def test_client_disconnect_sets_no_error_status(backend: Backend, tempo: Receiver) -> None:
     stream, upload = uuid.uuid4().hex, uuid.uuid4().hex
-    of = {each: f"00-{each}-{'1' * 16}-01" for each in (stream, upload)}
+    parents = {each: f"00-{each}-{'1' * 16}-01" for each in (stream, upload)}
     url = "/extra/stream?chunks=1000&seconds=0.05"
-    with backend.get(url, headers={"traceparent": of[stream]}, stream=True):
+    with backend.get(url, headers={"traceparent": parents[stream]}, stream=True):
         pass
-    backend.abandon_upload(f"traceparent: {of[upload]}")
-    spans = [span for each in of for span in tempo.wait_for_trace(each)]
+    backend.disconnect_during_upload(f"traceparent: {parents[upload]}")
+    spans = [span for each in parents for span in tempo.wait_for_trace(each)]
     assert [span.status.code for span in spans] == [Status.STATUS_CODE_UNSET] * 2
     assert [attributes(span)["http.response.status_code"] for span in spans] == [200, 499]
 
 
-def test_the_callers_trace_goes_on(backend: Backend, tempo: Receiver) -> None:
+def test_trace_of_the_caller_is_continued(backend: Backend, tempo: Receiver) -> None:
     backend.get(ITEMS, headers={"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"})
     (span,) = tempo.wait_for_trace("ab" * 16)
     assert span.parent_span_id.hex() == "cd" * 8
 
 
-@pytest.mark.parametrize("more", [{}, {"tracestate": "a=1"}, {"baggage": "a=1"}], ids=str)
-def test_a_trace_that_its_caller_does_not_keep_is_in_the_logs_only(
-    backend: Backend, tempo: Receiver, more: dict[str, str]
+@pytest.mark.parametrize("headers", [{}, {"tracestate": "a=1"}, {"baggage": "a=1"}], ids=str)
+def test_trace_that_is_not_sampled_by_its_caller_is_only_in_the_logs(
+    backend: Backend, tempo: Receiver, headers: dict[str, str]
 ) -> None:
-    """Ids and routes are those of any other request, in this service and in the one it calls."""
+    """Its log lines have ids and routes, in this service and in the service that it calls."""
     trace_id, path = uuid.uuid4().hex, f"{API}/upstream/items/1"
-    unkept = {"traceparent": f"00-{trace_id}-{'1' * 16}-00", **more}
-    assert backend.get(path, headers=unkept).headers["x-trace-id"] == trace_id
+    not_sampled = {"traceparent": f"00-{trace_id}-{'1' * 16}-00", **headers}
+    assert backend.get(path, headers=not_sampled).headers["x-trace-id"] == trace_id
     endpoints = [f"{API}/upstream/items/{{item_id}}", f"{ITEMS}/{{item_id}}"]
     lines = [backend.wait_for_log(trace_id=trace_id, endpoint=each) for each in endpoints]
     assert len({line["span_id"] for line in lines} | {"1" * 16}) == 3
-    spans_of(backend, tempo, "/")  # later than any of that trace
+    spans_of(backend, tempo, "/")  # would be exported after the spans of that trace
     assert trace_id not in {span.trace_id.hex() for span in tempo.spans}
 
 
-def test_errors_and_slow_requests_are_found_whatever_share_of_traces_is_kept(
+def test_errors_and_slow_requests_are_logged_with_a_sampling_ratio_of_0(
     yes_project: Path, tempo: Receiver, tmp_path: Path
 ) -> None:
     with running_backend(
         yes_project, tmp_path / "app.db", endpoint=tempo.endpoint, OTEL_TRACES_SAMPLER_ARG="0"
-    ) as ours:
+    ) as service:
         before = len(tempo.spans)
-        failed, slow = ours.get("/extra/raise"), ours.get("/extra/slow?seconds=0.3")
-        ids = [answer.headers["x-trace-id"] for answer in (failed, slow)]
-        assert ours.wait_for_log(logger="app.error")["trace_id"] == ids[0]
-        lines = [ours.wait_for_log(logger="app.access", trace_id=each) for each in ids]
+        failed, slow = service.get("/extra/raise"), service.get("/extra/slow?seconds=0.3")
+        ids = [response.headers["x-trace-id"] for response in (failed, slow)]
+        assert service.wait_for_log(logger="app.error")["trace_id"] == ids[0]
+        lines = [service.wait_for_log(logger="app.access", trace_id=each) for each in ids]
         assert [line["status"] for line in lines] == [500, 200]
         assert lines[1]["duration_ms"] > 300 > lines[0]["duration_ms"]
     assert len(tempo.spans) == before
 
 
-def test_span_log_line_and_exemplar_share_one_trace_id(backend: Backend, tempo: Receiver) -> None:
+def test_span_log_line_and_exemplar_have_the_same_ids(backend: Backend, tempo: Receiver) -> None:
     (span,) = spans_of(backend, tempo, f"{ITEMS}/77")
     line = backend.wait_for_log(path=f"{ITEMS}/77")
     exemplars = [sample.exemplar.labels for sample in backend.samples() if sample.exemplar]
@@ -115,7 +114,7 @@ def test_span_log_line_and_exemplar_share_one_trace_id(backend: Backend, tempo: 
     assert {"trace_id": line["trace_id"], "span_id": line["span_id"]} in exemplars
 
 
-def test_a_call_to_another_service_is_part_of_the_trace(backend: Backend, tempo: Receiver) -> None:
+def test_outgoing_request_is_part_of_the_trace(backend: Backend, tempo: Receiver) -> None:
     caller, call, called = spans_of(backend, tempo, f"{API}/upstream/items/1")
     assert caller.name == f"GET {API}/upstream/items/{{item_id}}"
     assert (call.kind, call.parent_span_id) == (Span.SPAN_KIND_CLIENT, caller.span_id)
@@ -128,26 +127,28 @@ def test_a_call_to_another_service_is_part_of_the_trace(backend: Backend, tempo:
     ("path", "status"),
     [(ITEMS, 200), (f"{ITEMS}/1", 404), ("/nowhere", 404), ("/extra/raise", 500)],
 )
-def test_every_answer_names_its_trace(
+def test_response_has_its_trace_id_in_a_header(
     backend: Backend, tempo: Receiver, path: str, status: int
 ) -> None:
-    answer = backend.get(path)
-    assert answer.status_code == status
-    assert tempo.wait_for_trace(answer.headers["x-trace-id"])
+    response = backend.get(path)
+    assert response.status_code == status
+    assert tempo.wait_for_trace(response.headers["x-trace-id"])
 
 
-def test_an_unhandled_error_tells_its_trace_and_nothing_else(backend: Backend) -> None:
-    answer = backend.get("/extra/raise?message=secret")
-    trace_id = answer.headers["x-trace-id"]
-    assert answer.json() == {"detail": "Internal Server Error", "trace_id": trace_id}
+def test_response_to_an_unhandled_exception_has_the_trace_id_and_no_details(
+    backend: Backend,
+) -> None:
+    response = backend.get("/extra/raise?message=secret")
+    trace_id = response.headers["x-trace-id"]
+    assert response.json() == {"detail": "Internal Server Error", "trace_id": trace_id}
     backend.wait_for_log(logger="app.error", trace_id=trace_id)
 
 
-def test_untraced_requests_name_no_trace(backend: Backend) -> None:
+def test_response_without_a_trace_has_no_trace_id_header(backend: Backend) -> None:
     assert "x-trace-id" not in backend.get(HEALTH).headers
 
 
-def test_spans_that_are_to_be_exported_are_counted(backend: Backend, tempo: Receiver) -> None:
+def test_sampled_spans_are_counted(backend: Backend, tempo: Receiver) -> None:
     before = backend.value("trace_spans_total")
     assert len(spans_of(backend, tempo, f"{API}/upstream/items/1")) == 3
-    assert backend.value("trace_spans_total") == before + 4  # and the one of /last
+    assert backend.value("trace_spans_total") == before + 4  # one is the span of /last

@@ -1,4 +1,4 @@
-"""Applications of other people, run with the generated extension."""
+"""Run differently written applications with the generated extension."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -6,11 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import requests
-
 from tests.support.backend import Backend, running_backend
 
-WORK_ID, FAIL_ID = "ab" * 16, "cd" * 16
+WORK_TRACE_ID, FAIL_TRACE_ID = "ab" * 16, "cd" * 16
 MAIN = """\
 import asyncio
 import logging
@@ -68,30 +66,32 @@ PARTS = {
 
 @contextmanager
 def application(
-    project: Path, folder: Path, *more: str, options: Mapping[str, Any] | None = None, **parts: str
+    project: Path,
+    folder: Path,
+    *server_arguments: str,
+    options: Mapping[str, Any] | None = None,
+    **parts: str,
 ) -> Iterator[Backend]:
-    """Run an application whose ``main.py`` has these parts in place of nothing.
+    """Run a copy of the project with a ``main.py`` that is made from `MAIN`.
 
     Args:
-        project: The generated project, of which it has everything else.
-        folder: Empty; it is written there.
-        more: Arguments for its server.
-        options: Of `running_backend`.
-        parts: Python code, by the names in `PARTS`.
+        project: The generated project.
+        folder: The folder for the copy.
+        server_arguments: Additional arguments for the server.
+        options: Keyword arguments for `running_backend`.
+        parts: Python code that replaces the defaults in `PARTS`.
     """
     shutil.copytree(project, folder / "project", dirs_exist_ok=True)
     main = MAIN.format(**PARTS | parts)
     (folder / "project/backend/app/main.py").write_text(main, encoding="utf-8")
-    with running_backend(folder / "project", folder / "db", *more, **options or {}) as backend:
+    copy, database = folder / "project", folder / "db"
+    with running_backend(copy, database, *server_arguments, **options or {}) as backend:
         yield backend
 
 
-def ask(backend: Backend) -> tuple[requests.Response, requests.Response]:
-    """Make a request that works and one that fails, and wait for the lines of both."""
-    answers = []
-    for path, trace_id in (("/work", WORK_ID), ("/fail", FAIL_ID)):
-        traced = {"traceparent": f"00-{trace_id}-{'1' * 16}-01"}
-        answers.append(backend.get(path, headers=traced))
+def request_work_and_fail(backend: Backend) -> None:
+    """Request ``/work`` and ``/fail``, and wait for the log lines of both."""
+    for path, trace_id in (("/work", WORK_TRACE_ID), ("/fail", FAIL_TRACE_ID)):
+        backend.get(path, headers={"traceparent": f"00-{trace_id}-{'1' * 16}-01"})
         backend.wait_for_log(logger="app.access", path=path)
     backend.wait_for_log(logger="app.error")
-    return answers[0], answers[1]

@@ -1,7 +1,6 @@
-"""Counts the bytecode that a request executes: the same on every machine, unlike its time.
+"""Count the bytecode instructions of a request, which are the same on every machine.
 
-Run as a program, for the service that is generated in a folder:
-``python -m tests.support.bytecode FOLDER ROUTES NESTING traced|untraced``.
+Usage: ``python -m tests.support.bytecode PROJECT ROUTES NESTING traced|untraced``.
 """
 
 import asyncio
@@ -17,12 +16,12 @@ from fastapi import APIRouter, FastAPI
 
 Headers = list[tuple[bytes, bytes]]
 
-# What is observed of a request. A caller that does not keep its trace says so.
-UNKEPT = (b"traceparent", b"00-" + b"ab" * 16 + b"-" + b"cd" * 8 + b"-00")
+# The header of a caller whose trace is not sampled.
+NOT_SAMPLED = (b"traceparent", b"00-" + b"ab" * 16 + b"-" + b"cd" * 8 + b"-00")
 
 
 def service(routes: int = 10, nesting: int = 1, **arguments: Any) -> FastAPI:
-    """Return a service whose last route, of this many, is nested so deep in routers."""
+    """Return a service with this many routes, nested in this many routers."""
     app = FastAPI(**arguments)
     router = APIRouter()
 
@@ -46,14 +45,14 @@ def path(routes: int = 10, nesting: int = 1) -> str:
 
 
 async def request(app: Any, target: str, headers: Headers) -> None:
-    """Make one request, which must succeed, inside this process."""
+    """Call the application with one request, without a network. The status must be 200."""
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start" and message["status"] != 200:
-            raise RuntimeError(f"{target} answered {message['status']}")
+            raise RuntimeError(f"{target}: expected status 200, got {message['status']}")
 
     scope = {
         "type": "http",
@@ -75,15 +74,15 @@ async def request(app: Any, target: str, headers: Headers) -> None:
 
 async def count(make_request: Callable[[], Awaitable[None]]) -> int:
     """Return the number of bytecode instructions that a request executes in this thread."""
-    counted = 0
+    number = 0
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal counted
+        nonlocal number
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        counted += event == "opcode"
+        number += event == "opcode"
         return trace
 
-    for _ in range(3):  # caches fill
+    for _ in range(3):  # fill the caches
         await make_request()
     before = sys.gettrace()
     sys.settrace(trace)
@@ -91,11 +90,11 @@ async def count(make_request: Callable[[], Awaitable[None]]) -> int:
         await make_request()
     finally:
         sys.settrace(before)
-    return counted
+    return number
 
 
-def trace_everything() -> None:
-    """Keep every trace, but export none."""
+def sample_every_trace() -> None:
+    """Set a tracer provider that samples every trace and exports none."""
     from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
@@ -104,52 +103,55 @@ def trace_everything() -> None:
 
 
 def arguments() -> dict[str, Any]:
-    """Return what ``FastAPI()`` must be called with for the extension on this process' path."""
+    """Return the arguments that the extension requires for ``FastAPI()``."""
     from app.observability import fastapi_arguments
 
-    found: dict[str, Any] = fastapi_arguments()
-    return found
+    required: dict[str, Any] = fastapi_arguments()
+    return required
 
 
 def observe(app: FastAPI, level: str) -> FastAPI:
-    """Add the template's own extension, which is on the path of this process.
+    """Add the generated extension, which must be on the path of this process.
 
     Args:
-        app: What is observed; made with `arguments`.
-        level: Of the lines that are written; to nowhere.
+        app: The application, created with `arguments`.
+        level: The log level. Log lines are written to /dev/null.
     """
     os.environ["APP_LOG_LEVEL"] = level
-    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (for the life of the process)
+    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (open until the process ends)
     from app.observability import setup_observability, traces
 
     observed: FastAPI = setup_observability(app)
-    traces.ensure_provider()  # as its start does
+    traces.ensure_provider()  # the extension calls this at start-up
     return observed
 
 
 async def main(routes: int, nesting: int, traced: str) -> dict[str, int]:
-    """Count for the service by itself and with all that is added to it, one after the other."""
+    """Count the instructions of the baseline, and of the observed service."""
     target = path(routes, nesting)
 
-    async def counted(app: FastAPI, *headers: tuple[bytes, bytes]) -> int:
+    async def instructions(app: FastAPI, *headers: tuple[bytes, bytes]) -> int:
         return await count(lambda: request(app, target, list(headers)))
 
     from app.observability import middleware
 
-    # A histogram looks for the bucket of the time that a request took, which is never the same.
+    # Make all durations 0: finding the bucket of the histogram depends on the duration.
     middleware.perf_counter = float
-    counts = {"bare": await counted(service(routes, nesting))}
+    counts = {"baseline": await instructions(service(routes, nesting))}
     level = "INFO" if traced == "traced" else "WARNING"
     if traced == "traced":
-        trace_everything()
+        sample_every_trace()
     app = observe(service(routes, nesting, **arguments()), level)
     if traced == "untraced":
-        return counts | {"metrics": await counted(app)}
-    return counts | {"everything": await counted(app), "unkept": await counted(app, UNKEPT)}
+        return counts | {"metrics": await instructions(app)}
+    return counts | {
+        "everything": await instructions(app),
+        "not_sampled": await instructions(app, NOT_SAMPLED),
+    }
 
 
 if __name__ == "__main__":
-    answers = sys.stdout
+    standard_output = sys.stdout  # `observe` redirects it
     sys.path.insert(0, str(Path(sys.argv[1], "backend")))
-    found = asyncio.run(main(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))
-    print(json.dumps(found), file=answers)
+    result = asyncio.run(main(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))
+    print(json.dumps(result), file=standard_output)

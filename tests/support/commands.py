@@ -1,24 +1,24 @@
-"""Runs commands in a generated project as its user does."""
+"""Run commands in a generated project as its user does."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-# A shell script that takes the place of a python3 that is too old.
+# A stub of python3 that reports an unsupported version.
 OLD_PYTHON = f"""#!/bin/sh
 [ "$1" = --version ] && echo Python 3.10.9 && exit
 exec {sys.executable} -c "import sys; sys.version_info = (3, 10, 9); $2"
 """
-# Variables that a program started from a test must not inherit from the tests' own environment.
-OURS = ("MAKEFLAGS", "MAKELEVEL", "PYTHONPATH", "VIRTUAL_ENV")
+# Variables of the test environment that a command in a generated project must not inherit.
+NOT_INHERITED = ("MAKEFLAGS", "MAKELEVEL", "PYTHONPATH", "VIRTUAL_ENV")
 
 
 def run(
     project: Path, *command: str | Path, path: str | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in a project, its output read as one text."""
-    env = {name: value for name, value in os.environ.items() if name not in OURS}
+    """Run a command in a project; ``stdout`` of the result contains both streams."""
+    env = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
     env["PATH"] = path or f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     env |= variables
     return subprocess.run(

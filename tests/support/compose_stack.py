@@ -1,4 +1,4 @@
-"""The overlay's containers, as many of them as this machine has images for."""
+"""Run the services of the overlay whose images are available."""
 
 import json
 import os
@@ -16,10 +16,10 @@ from testcontainers.compose import DockerCompose
 
 from scripts.engine import OVERLAY, split_services
 from tests.support.ports import fixed_ports
-from tests.support.prerequisites import need_engine, unavailable
+from tests.support.prerequisites import require_docker, unavailable
 from tests.support.waiting import wait_until
 
-# Published by the overlay: service -> port inside its container.
+# Service -> port inside its container.
 PORTS = {
     "backend": 8000,
     "prometheus": 9090,
@@ -28,6 +28,7 @@ PORTS = {
     "tempo": 3200,
     "grafana": 3000,
 }
+# Service -> variable in .env for the port on the host.
 PORT_VARIABLES = {
     "backend": "BACKEND_PORT",
     "grafana": "GRAFANA_PORT",
@@ -37,7 +38,7 @@ PORT_VARIABLES = {
     "tempo": "TEMPO_HTTP_PORT",
 }
 OTLP_PORT_VARIABLES = ("TEMPO_OTLP_GRPC_PORT", "TEMPO_OTLP_HTTP_PORT")
-FRESH_SECONDS = 15.0
+FRESH_SECONDS = 15.0  # timeout until new telemetry can be queried
 
 Json = dict[str, Any]
 
@@ -47,10 +48,10 @@ class Stack:
     """A running Compose project.
 
     Attributes:
-        services: Those that run.
-        missing: Those that do not: service -> its image, which cannot be had.
-        ports: Published ports that are known, because they were chosen: service -> port.
-        patience: Seconds that a service may take to answer.
+        services: The running services.
+        missing: Services that do not run, with their unavailable image.
+        ports: Host ports that were chosen in advance: service -> port.
+        timeout: Timeout of a request to a service, in seconds.
     """
 
     compose: DockerCompose
@@ -58,10 +59,10 @@ class Stack:
     services: list[str]
     missing: dict[str, str] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
-    patience: float = 10.0
+    timeout: float = 10.0
 
-    def need(self, *services: str) -> None:
-        """Skip the test when one of these services cannot run here."""
+    def require(self, *services: str) -> None:
+        """Skip the test if the image of one of these services is unavailable."""
         for service in services:
             if service in self.missing:
                 unavailable(f"the image {self.missing[service]} is missing")
@@ -69,7 +70,7 @@ class Stack:
     def run(
         self, *arguments: str, check: bool = True, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run ``docker compose`` with the project's files, and with more variables if there are any."""
+        """Run ``docker compose`` with the project's files; ``env`` adds environment variables."""
         return subprocess.run(
             [*self.compose.compose_command_property, *arguments],
             cwd=self.compose.context,
@@ -81,27 +82,27 @@ class Stack:
         )
 
     def url(self, service: str) -> str:
-        """Return the address of a service on this machine."""
+        """Return the URL of a service on the host."""
         port = self.ports.get(service)
         port = port or self.compose.get_service_port(service, PORTS[service])
         return f"http://127.0.0.1:{port}"
 
     def get(self, service: str, path: str, **parameters: str) -> Any:
-        """Return the JSON that a service answers; anything but success is an `OSError`."""
+        """Return the JSON response of a service; an error status raises an `OSError`."""
         url = self.url(service) + path
-        answer = requests.get(url, params=parameters, timeout=self.patience)
-        answer.raise_for_status()
-        return answer.json()
+        response = requests.get(url, params=parameters, timeout=self.timeout)
+        response.raise_for_status()
+        return response.json()
 
     def query(self, promql: str) -> dict[str, float]:
-        """Return what Prometheus answers now: each series' labels, as JSON, with its value."""
+        """Return the result of an instant query: the labels of a series, as JSON -> its value."""
         result = self.get("prometheus", "/api/v1/query", query=promql)["data"]["result"]
         return {
             json.dumps(each["metric"], sort_keys=True): float(each["value"][1]) for each in result
         }
 
     def spans(self, trace_id: str) -> list[Json]:
-        """Return the spans of a trace in Tempo, in the order in which they began."""
+        """Return the spans of a trace in Tempo, ordered by start time."""
         trace = self.get("tempo", f"/api/v2/traces/{trace_id}").get("trace", {})
         scopes = [s for each in trace.get("resourceSpans", []) for s in each["scopeSpans"]]
         spans: list[Json] = [span for scope in scopes for span in scope["spans"]]
@@ -112,23 +113,23 @@ class Stack:
         return [span["name"] for span in self.spans(trace_id)]
 
     def streams(self, logql: str) -> list[Json]:
-        """Return what Loki answers: labels and structured metadata, each with its lines."""
+        """Return the streams of a LogQL query: labels and structured metadata, and log lines."""
         parameters = {"query": logql, "since": "1h", "limit": "1000"}
-        answer = self.get("loki", "/loki/api/v1/query_range", **parameters)
-        streams: list[Json] = answer["data"]["result"]
+        response = self.get("loki", "/loki/api/v1/query_range", **parameters)
+        streams: list[Json] = response["data"]["result"]
         return streams
 
     def lines(self, logql: str) -> list[str]:
-        """Return the lines that Loki answers."""
+        """Return the log lines of a LogQL query."""
         return [line for stream in self.streams(logql) for _, line in stream["values"]]
 
     def health(self, service: str) -> str:
-        """Return what the engine says of a service's health."""
+        """Return the health status of a service's container."""
         (container,) = json_lines(self.run("ps", "--all", "--format", "json", service).stdout)
         return str(container["Health"])
 
     def wait_for_health(self, wanted: str, services: list[str]) -> None:
-        """Wait until every one of these services has this health."""
+        """Wait until all of these services have this health status."""
 
         def reached() -> bool:
             found = {service: self.health(service) for service in services}
@@ -139,7 +140,7 @@ class Stack:
 
 
 def json_lines(text: str) -> list[Json]:
-    """Return the objects in a text that has one on each line."""
+    """Parse a text with one JSON object per line."""
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -147,14 +148,14 @@ def json_lines(text: str) -> list[Json]:
 def running_stack(
     project: Path, files: list[str] = OVERLAY, *, keep_ports: bool = False
 ) -> Iterator[Stack]:
-    """Start a generated project under a random name and on random ports; remove all of it at the end.
+    """Start a generated project under a random name and on random ports, and remove it afterwards.
 
     Args:
         project: The generated project; its .env is changed.
         files: The Compose files.
-        keep_ports: Whether a container has the same port after a restart.
+        keep_ports: Whether a container keeps its host port when it restarts.
     """
-    need_engine()
+    require_docker()
     name = f"e2e-{secrets.token_hex(4)}"
     numbers = fixed_ports(len(PORT_VARIABLES)) if keep_ports else []
     ports = dict(zip(PORT_VARIABLES, numbers, strict=keep_ports))
@@ -171,5 +172,5 @@ def running_stack(
         print(*compose.get_logs(), sep="\n", file=sys.stderr)
         raise
     finally:
-        compose.services = None  # everything, with networks and volumes
+        compose.services = None  # removes all services, networks and volumes
         compose.stop()

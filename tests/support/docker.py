@@ -1,4 +1,4 @@
-"""Runs the docker command, or puts a stub in its place."""
+"""Run the docker command, or replace it with a stub."""
 
 import os
 import subprocess
@@ -9,19 +9,19 @@ def docker(*arguments: str, check: bool = True) -> str:
     """Run docker and return its standard output.
 
     Raises:
-        subprocess.CalledProcessError: it failed, and ``check`` is true.
+        subprocess.CalledProcessError: the command failed and ``check`` is true.
     """
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=check)
     return done.stdout
 
 
 def path_with_stub(script: str, folder: Path, program: str = "docker") -> str:
-    """Return a PATH on which a shell script takes the place of a program.
+    """Return a PATH on which a shell script replaces a program.
 
     Args:
         script: The shell script.
-        folder: The stub is written there.
-        program: Its name.
+        folder: The folder for the script.
+        program: The program to replace.
     """
     stub = folder / program
     folder.mkdir(parents=True, exist_ok=True)

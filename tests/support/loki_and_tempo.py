@@ -1,4 +1,4 @@
-"""Runs real Loki and Tempo from their images, with the template's own files but for the ports."""
+"""Run Loki and Tempo from their images with the template's configuration."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from typing import Any
 import requests
 
 from tests.support.ports import free_port
-from tests.support.prerequisites import need_image
+from tests.support.prerequisites import require_image
 from tests.support.processes import Running, start_process
 from tests.support.template import TEMPLATE, stack_file
 
@@ -24,19 +24,19 @@ Json = dict[str, Any]
 
 @dataclass
 class Store:
-    """The HTTP API of a running store."""
+    """The HTTP API of Loki or Tempo."""
 
     url: str
 
     def get(self, path: str, **parameters: str | float) -> Json:
-        """Return what it answers; anything but success fails."""
-        answer = requests.get(self.url + path, parameters, timeout=10)
-        assert answer.ok, answer.text
-        content: Json = answer.json()
+        """Return the JSON response to a GET request."""
+        response = requests.get(self.url + path, parameters, timeout=10)
+        assert response.ok, response.text
+        content: Json = response.json()
         return content
 
     def is_ready(self) -> bool:
-        """Tell whether it takes requests."""
+        """Return whether it accepts requests."""
         return requests.get(f"{self.url}/ready", timeout=5).ok
 
 
@@ -44,13 +44,13 @@ class Loki(Store):
     """A running Loki."""
 
     def push(self, streams: list[Json]) -> None:
-        """Store lines."""
+        """Store log lines."""
         url = f"{self.url}/loki/api/v1/push"
-        answer = requests.post(url, json={"streams": streams}, timeout=10)
-        assert answer.ok, answer.text
+        response = requests.post(url, json={"streams": streams}, timeout=10)
+        assert response.ok, response.text
 
     def query(self, logql: str, start: float, end: float) -> list[Json]:
-        """Return the streams of a query, or its series at the end of the time."""
+        """Return the streams of a query, or for a ``sum`` its series at the end of the range."""
         if logql.startswith("sum"):
             return self._result("query", query=logql, time=end)
         return self._result("query_range", query=logql, start=start, end=end, limit=1000)
@@ -64,7 +64,7 @@ class Tempo(Store):
     """A running Tempo."""
 
     def search(self, traceql: str) -> list[Json]:
-        """Return the spans that a query finds, each with the id of its trace."""
+        """Return the spans that match a query, each with its trace id."""
         found = self.get("/api/search", q=traceql, limit=500, spss=100)["traces"]
         return [
             span | {"traceID": trace["traceID"]}
@@ -85,7 +85,7 @@ class Tempo(Store):
 
 
 def attributes(of: Json) -> dict[str, str]:
-    """Return the attributes of a span or a resource as text."""
+    """Return the attributes of a span or a resource as strings."""
     return {each["key"]: str(*each["value"].values()) for each in of["attributes"]}
 
 
@@ -94,7 +94,7 @@ def running_loki(folder: Path) -> Iterator[Loki]:
     """Run Loki.
 
     Args:
-        folder: For its file.
+        folder: The folder for its configuration file.
     """
     config = stack_file("loki/loki-config.yml")
     config["server"] |= _listen()
@@ -106,12 +106,12 @@ def running_loki(folder: Path) -> Iterator[Loki]:
 
 @contextmanager
 def running_tempo(folder: Path, otlp_port: int, prometheus_port: int) -> Iterator[Tempo]:
-    """Run Tempo, which writes its metrics every second and waits 2 seconds for a caller's span.
+    """Run Tempo. It writes metrics every second and waits 2 seconds for both spans of a call.
 
     Args:
-        folder: For its file.
-        otlp_port: Where it takes spans, by gRPC.
-        prometheus_port: Of the Prometheus that gets the metrics, which may start later.
+        folder: The folder for its configuration file.
+        otlp_port: The port on which it receives spans over gRPC.
+        prometheus_port: The port of the Prometheus that stores its metrics; it may start later.
     """
     config = stack_file("tempo/tempo.yml")
     config["server"] |= _listen()
@@ -141,8 +141,9 @@ def _listen() -> Json:
 @contextmanager
 def _running(name: str, config: Json, folder: Path) -> Iterator[Running]:
     overlay = (TEMPLATE / "compose.observability.yml").read_text(encoding="utf-8")
+    # image: ${LOKI_IMAGE:-grafana/loki:3.7.8}
     (image,) = re.findall(rf"image: \$\{{\w+:-(\S+/{name}:[^}}]+)\}}", overlay)
-    need_image(image)
+    require_image(image)
     file = folder / f"{name}.yml"
     file.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
     container = f"test-{name}-{secrets.token_hex(4)}"
@@ -153,6 +154,6 @@ def _running(name: str, config: Json, folder: Path) -> Iterator[Running]:
         try:
             yield started
         finally:
-            # Merely asked to end, Tempo goes on for ever when its Prometheus has ended before it.
+            # On SIGTERM alone, Tempo does not end if its Prometheus has already stopped.
             remove = ["docker", "rm", "--force", container]
             subprocess.run(remove, check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""A real OTLP/gRPC trace receiver: it takes the place of Tempo."""
+"""Run an OTLP/gRPC receiver in place of Tempo."""
 
 from collections.abc import Iterator
 from concurrent import futures
@@ -22,11 +22,12 @@ from tests.support.waiting import wait_until
 
 @dataclass
 class Receiver(TraceServiceServicer):
-    """A real OTLP/gRPC trace receiver: what Tempo is to the service.
+    """An OTLP/gRPC receiver that keeps all spans.
 
     Attributes:
-        endpoint: Its URL, for ``OTEL_EXPORTER_OTLP_ENDPOINT``.
-        service_names: ``service.name`` of everything that sent spans.
+        endpoint: The URL for ``OTEL_EXPORTER_OTLP_ENDPOINT``.
+        spans: The received spans, in order of arrival.
+        service_names: The received values of ``service.name``.
     """
 
     endpoint: str = ""
@@ -36,7 +37,7 @@ class Receiver(TraceServiceServicer):
     def Export(
         self, request: ExportTraceServiceRequest, context: grpc.ServicerContext
     ) -> ExportTraceServiceResponse:
-        """Take a batch of spans in, all at once."""
+        """Store a batch of spans."""
         resources = [attributes(each.resource) for each in request.resource_spans]
         self.service_names |= {str(resource["service.name"]) for resource in resources}
         scopes = [scope for each in request.resource_spans for scope in each.scope_spans]
@@ -44,7 +45,7 @@ class Receiver(TraceServiceServicer):
         return ExportTraceServiceResponse()
 
     def wait_for_trace(self, trace_id: str) -> list[Span]:
-        """Wait until spans of a trace have arrived, and return them."""
+        """Wait until spans of a trace have arrived, and return these spans."""
 
         def spans() -> list[Span]:
             return [span for span in self.spans if span.trace_id.hex() == trace_id]
@@ -57,11 +58,11 @@ def receiver() -> Iterator[Receiver]:
     """Run a receiver on a free loopback port."""
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
     port = server.add_insecure_port("127.0.0.1:0")
-    taking = Receiver(f"http://127.0.0.1:{port}")
-    add_TraceServiceServicer_to_server(taking, server)  # type: ignore[no-untyped-call]
+    running = Receiver(f"http://127.0.0.1:{port}")
+    add_TraceServiceServicer_to_server(running, server)  # type: ignore[no-untyped-call]
     server.start()
     try:
-        yield taking
+        yield running
     finally:
         server.stop(grace=0).wait()
 

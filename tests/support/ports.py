@@ -1,15 +1,15 @@
-"""Finds free loopback ports."""
+"""Find free loopback ports."""
 
 import random
 import socket
 from contextlib import suppress
 
-# Below the range that Linux uses for outgoing connections, so that a restarted container gets its port again.
+# Below the ephemeral ports of Linux, so that a port stays free while its container restarts.
 FIXED_PORTS = range(20000, 30000)
 
 
 def free_port() -> int:
-    """Return a loopback port that was free a moment ago."""
+    """Return a free loopback port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -17,10 +17,10 @@ def free_port() -> int:
 
 
 def fixed_ports(number: int) -> list[int]:
-    """Return free loopback ports that outgoing connections never use.
+    """Return free loopback ports that are not used for outgoing connections.
 
     Raises:
-        RuntimeError: fewer ports of `FIXED_PORTS` are free.
+        RuntimeError: not enough ports of `FIXED_PORTS` are free.
     """
     found: list[int] = []
     for port in random.sample(FIXED_PORTS, len(FIXED_PORTS)):

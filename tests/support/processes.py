@@ -1,4 +1,4 @@
-"""Starts programs, keeps their output, and stops them."""
+"""Start programs, capture their output, and stop them."""
 
 import os
 import subprocess
@@ -18,25 +18,25 @@ STOP_SECONDS = 15.0
 
 @dataclass
 class Running:
-    """A program that was started, with the file that takes all it prints."""
+    """A started program and the file with its output."""
 
     process: subprocess.Popen[bytes]
     log: Path
 
     def output(self) -> str:
-        """Return what the program has printed so far, on both its streams."""
+        """Return the output so far, both standard output and standard error."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def wait_until(self, fn: Callable[[], T], description: str, timeout: float = 30.0) -> T:
-        """Do as `wait_until`, but give up at once, with the output, when the program has ended."""
+        """Call `wait_until`, but fail at once if the program exits. Errors include its output."""
 
-        def alive_and_asked() -> T:
+        def call_if_running() -> T:
             if (code := self.process.poll()) is not None:
-                raise RuntimeError(f"ended with {code} before {description}:\n{self.output()}")
+                raise RuntimeError(f"exited with {code} before {description}:\n{self.output()}")
             return fn()
 
         try:
-            return wait_until(alive_and_asked, description, timeout)
+            return wait_until(call_if_running, description, timeout)
         except TimeoutError as error:
             raise TimeoutError(f"{error}\n{self.output()}") from error
 
@@ -48,12 +48,12 @@ def start_process(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Iterator[Running]:
-    """Run ``command`` while the block runs; then end this process, and no other.
+    """Run a command, and stop its process at the end of the block.
 
     Args:
-        command: Program and arguments.
-        env: Variables that are added to those of this process.
-        cwd: Folder to run in.
+        command: The program and its arguments.
+        env: Additional environment variables.
+        cwd: The working directory.
     """
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "output")
@@ -73,7 +73,7 @@ def start_process(
 
 
 def stop(process: subprocess.Popen[bytes]) -> int:
-    """Ask the process to end, insist after a while, and return its exit code."""
+    """Terminate the process, kill it after `STOP_SECONDS`, and return its exit code."""
     if process.poll() is None:
         process.terminate()
         try:

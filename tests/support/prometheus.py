@@ -1,4 +1,4 @@
-"""Runs real Prometheus: the program if it is installed, else its image."""
+"""Run Prometheus: the installed program, or else its image."""
 
 import json
 import re
@@ -14,7 +14,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.ports import free_port
-from tests.support.prerequisites import need_image
+from tests.support.prerequisites import require_image
 from tests.support.processes import start_process
 from tests.support.template import TEMPLATE
 from tests.support.waiting import wait_until
@@ -32,37 +32,37 @@ class Prometheus:
     url: str
 
     def get(self, path: str, **parameters: str | float) -> Any:
-        """Return the ``data`` of an answer."""
-        answer = requests.get(f"{self.url}/api/v1/{path}", parameters, timeout=10).json()
-        assert answer["status"] == "success", answer
-        return answer["data"]
+        """Return the ``data`` of a response."""
+        response = requests.get(f"{self.url}/api/v1/{path}", parameters, timeout=10).json()
+        assert response["status"] == "success", response
+        return response["data"]
 
     def series(self, expression: str, **at: float) -> list[Series]:
-        """Return what an expression gives now, or at a ``time``."""
+        """Return the result of an instant query, now or at a ``time``."""
         result: list[Series] = self.get("query", query=expression, **at)["result"]
         return result
 
     def number(self, expression: str, **at: float) -> float:
-        """Return the one number that an expression gives; 0 if it gives nothing."""
+        """Return the value of an expression with at most one series; 0 if there is none."""
         found = self.series(expression, **at)
         assert len(found) <= 1
         return float(found[0]["value"][1]) if found else 0.0
 
     def numbers(self, expression: str, start: float, end: float) -> list[float]:
-        """Return every number that an expression gives between two times."""
+        """Return all values of a range query."""
         parameters = {"start": start, "end": end, "step": SCRAPE_SECONDS}
         found = self.get("query_range", query=expression, **parameters)["result"]
         return [float(value) for series in found for _, value in series["values"]]
 
     def wait_for_scrapes(self, number: int) -> None:
-        """Wait until so many more scrapes have happened."""
+        """Wait for this number of further scrapes."""
         scrapes = 'count_over_time(up{job="backend"}[1h])'
-        wanted = self.number(scrapes) + number
-        wait_until(lambda: self.number(scrapes) >= wanted, f"{number} more scrapes")
+        expected = self.number(scrapes) + number
+        wait_until(lambda: self.number(scrapes) >= expected, f"{number} more scrapes")
 
 
 def exposed(url: str, metric: str, **labels: str) -> list[float]:
-    """Return the values of a metric, where it has these labels, in a program's own ``/metrics``."""
+    """Return the values of a metric in ``/metrics`` of a program; labels select samples."""
     text = requests.get(f"{url}/metrics", timeout=10).text
     samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
     named = [sample for sample in samples if sample.name == metric]
@@ -71,12 +71,12 @@ def exposed(url: str, metric: str, **labels: str) -> list[float]:
 
 @contextmanager
 def running_prometheus(target: str, folder: Path, port: int | None = None) -> Iterator[Prometheus]:
-    """Run a Prometheus with the template's rules that scrapes a target often, as job ``backend``.
+    """Run a Prometheus with the template's rules; job ``backend`` scrapes the target each second.
 
     Args:
-        target: Host and port.
-        folder: An empty folder of its own.
-        port: Where it listens; any if None.
+        target: Host and port to scrape.
+        folder: An empty folder for its configuration and data.
+        port: The port of Prometheus; if None, a free one.
     """
     port = port or free_port()
     job = {
@@ -95,7 +95,7 @@ def running_prometheus(target: str, folder: Path, port: int | None = None) -> It
 
 
 def rules() -> dict[str, Any]:
-    """Return the template's rules, each evaluated as often as the target is scraped."""
+    """Return the template's rules, with the scrape interval as their evaluation interval."""
     files = sorted((TEMPLATE / "observability" / "prometheus" / "rules").glob("*.yml"))
     groups = [
         group | {"interval": f"{SCRAPE_SECONDS}s"}
@@ -106,8 +106,9 @@ def rules() -> dict[str, Any]:
 
 
 def _flags() -> list[str]:
-    """Return the overlay's own flags, which decide what is stored."""
+    """Return the flags of the overlay that affect which data is stored."""
     overlay = (TEMPLATE / "compose.observability.yml").read_text(encoding="utf-8")
+    # --enable-feature=exemplar-storage,..., --web.enable-remote-write-receiver
     flags = re.findall(r"--enable-feature=\S+|--web\.enable-remote-write-receiver", overlay)
     assert len(flags) == 2
     return flags
@@ -117,8 +118,8 @@ def _command(folder: Path) -> list[str]:
     if program := shutil.which("prometheus"):
         data = folder / "data"
         return [program, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={data}"]
-    need_image(IMAGE)
-    # The files alone: Prometheus is not root in there, and may not enter a test's folder.
+    require_image(IMAGE)
+    # Mount single files: in its container Prometheus is not root and cannot read the test's folder.
     files = ("prometheus.yml", "rules.yml")
     volumes = [f"--volume={folder}/{name}:/etc/prometheus/{name}:ro" for name in files]
     run = ["docker", "run", "--rm", "--network=host", *volumes, IMAGE]

@@ -1,4 +1,4 @@
-"""Small changes to Prometheus rules, which the rules' own tests must notice."""
+"""Mutate Prometheus rules, to check that promtool's tests notice each change."""
 
 import copy
 import re
@@ -9,13 +9,13 @@ Rule = dict[str, Any]
 
 TOKEN = re.compile(
     r"""
-    (?P<matcher>\w+(=~|!=|=)"(?P<value>[^"]*)",?)
-    | (?P<window>(?P<kind>\[|offset\ )(?P<duration>\d+[smhd])\]?)
-    | \bby\ \((?P<by>[\w, ]+)\)
+    (?P<matcher>\w+(=~|!=|=)"(?P<value>[^"]*)",?)                   # job="backend",
+    | (?P<window>(?P<kind>\[|offset\ )(?P<duration>\d+[smhd])\]?)   # [5m] or: offset 1h
+    | \bby\ \((?P<by>[\w, ]+)\)                                     # by (job, endpoint)
     | (?P<comparison>==|[<>])
     | \b(?P<word>and|or|unless)\b(?!_)
-    | [a-zA-Z_:][\w:]*
-    | (?P<number>\d+(\.\d+)?)
+    | [a-zA-Z_:][\w:]*                                              # a metric or function
+    | (?P<number>\d+(\.\d+)?)                                       # 14.4
     """,
     re.VERBOSE,
 )
@@ -25,7 +25,7 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def mutations(rule: Rule) -> Iterator[tuple[str, Rule]]:
-    """Return every change to a rule, with what was changed in words."""
+    """Yield each mutation of a rule: its description and the mutated rule."""
     name = rule.get("alert") or " ".join([rule["record"], *rule.get("labels", {}).values()])
     matchers = [token for token in TOKEN.finditer(rule["expr"]) if token["matcher"]]
     for token in TOKEN.finditer(rule["expr"]):
@@ -33,10 +33,10 @@ def mutations(rule: Rule) -> Iterator[tuple[str, Rule]]:
             expr = rule["expr"][: token.start()] + replacement + rule["expr"][token.end() :]
             where = f"{name}: character {token.start()}"
             yield f"{where}, {token[0]} -> {replacement}", rule | {"expr": expr}
-    # One that is repeated on both sides of a match is missed only where it is gone from both.
+    # A matcher on both sides of a binary operator has an effect until it is removed from both.
     for matcher in {token["matcher"].rstrip(",") for token in matchers}:
         expr = re.sub(rf"{re.escape(matcher)},?", "", rule["expr"])
-        yield f"{name}: {matcher} -> nothing", rule | {"expr": expr}
+        yield f"{name}: {matcher} removed", rule | {"expr": expr}
     if duration := rule.get("for"):
         for other in _other_durations(duration):
             yield f"{name}: for {duration} -> {other}", rule | {"for": other}
@@ -46,7 +46,7 @@ def mutations(rule: Rule) -> Iterator[tuple[str, Rule]]:
 
 
 def mutated_groups(groups: list[Rule], group: str) -> Iterator[tuple[str, list[Rule]]]:
-    """Return all groups again for every change to one of them."""
+    """Yield each mutation of one group: its description and all groups."""
     index = [each["name"] for each in groups].index(group)
     for position, rule in enumerate(groups[index]["rules"]):
         for name, changed in mutations(rule):
@@ -67,7 +67,7 @@ def _replacements(token: re.Match[str]) -> list[str]:
     for kind, replace in kinds.items():
         if token[kind] is not None:
             return replace(token)
-    return []  # the name of a metric or function
+    return []  # a metric or function
 
 
 def _other_matchers(token: re.Match[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Paths in this repository, and copies of the template."""
+"""Paths of this repository, and helpers to read and copy the template."""
 
 import shutil
 from collections.abc import Callable
@@ -17,25 +17,24 @@ DEFAULTS: dict[str, str] = {name: rule[2] for name, rule in pre.RULES.items()} |
     "description": "A FastAPI service.",
     "author": "Your Name",
 }
-# The fixture `bake`: it generates a project from answers.
-Bake = Callable[..., Path]
+Bake = Callable[..., Path]  # the type of the fixture `bake`
 
 
 def stack_file(name: str) -> Any:
-    """Return the content of a YAML file in the template's folder ``observability``."""
+    """Parse a YAML file of the template's folder ``observability``."""
     path = TEMPLATE / "observability" / name
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def tree(folder: Path) -> list[str]:
-    """Return the path of every file below ``folder``, relative to it, sorted."""
+    """Return the sorted relative paths of all files below a folder."""
     return sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
     )
 
 
 def copy_template(folder: Path) -> Path:
-    """Copy the template, without the caches that tools leave in a working tree."""
+    """Copy the template into a folder, without the caches of tools, and return the folder."""
     shutil.copy(ROOT / "cookiecutter.json", folder)
     caches = shutil.ignore_patterns("__pycache__", ".*_cache", ".venv")
     for source in (ROOT / "hooks", TEMPLATE):

@@ -1,4 +1,4 @@
-"""Waits for a condition, with a deadline."""
+"""Wait for a condition with a timeout."""
 
 import time
 from collections.abc import Callable
@@ -13,24 +13,24 @@ def wait_until(fn: Callable[[], T], description: str, timeout: float = 30.0) -> 
     """Call ``fn`` until it returns a true value, and return that value.
 
     Args:
-        fn: An `OSError` or `AssertionError` counts as a false value.
-        description: What it waits for, for the error message.
-        timeout: Seconds.
+        fn: The condition. `OSError` and `AssertionError` count as a false value.
+        description: The awaited condition, for the error message.
+        timeout: Timeout in seconds.
 
     Raises:
-        TimeoutError: the time is over; the message has the last value or error.
+        TimeoutError: no true value in time; the message contains the last value or error.
     """
     deadline = time.monotonic() + timeout
     while True:
         last: object
         try:
-            if answer := fn():
-                return answer
-            last = answer
+            if value := fn():
+                return value
+            last = value
         except (OSError, AssertionError) as error:
             last = error
         if time.monotonic() >= deadline:
             raise TimeoutError(
-                f"timed out after {timeout:g} s waiting for {description}; last answer: {last!r}"
+                f"timed out after {timeout:g} s waiting for {description}; last value: {last!r}"
             )
         time.sleep(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""What make demo shows where no engine answers: the project's make obs-dev, and one request."""
+"""`make demo` without Docker, and `make obs-dev`, which it runs then."""
 
 import os
 import re
@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 
 from scripts.demo import SLUG
-from tests.support.commands import OURS
+from tests.support.commands import NOT_INHERITED
 from tests.support.template import ROOT, TEMPLATE
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="make and sh are for POSIX")
 
 
 def path_without(program: str, folder: Path) -> str:
-    """Return the PATH, with links in place of each folder that has a program: to all others there."""
+    """Return the PATH without a program.
+
+    Each folder that contains it is replaced by a folder of links to the other programs.
+    """
     paths = []
     for number, name in enumerate(os.environ["PATH"].split(os.pathsep)):
         path = Path(name)
@@ -32,12 +35,11 @@ def path_without(program: str, folder: Path) -> str:
     return os.pathsep.join(paths)
 
 
-def test_without_an_engine_the_demo_shows_one_request_as_metric_span_and_log_line(
-    tmp_path: Path,
-) -> None:
+@pytest.mark.slow
+def test_demo_without_docker_shows_metric_span_and_log_line_of_a_request(tmp_path: Path) -> None:
     path = path_without("docker", tmp_path)
     assert shutil.which("docker", path=path) is None
-    env = {name: value for name, value in os.environ.items() if name not in OURS}
+    env = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
     env |= {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{path}",
         "DEMO_FOLDER": str(tmp_path / "demo"),
@@ -52,7 +54,9 @@ def test_without_an_engine_the_demo_shows_one_request_as_metric_span_and_log_lin
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "without containers, because the program docker is missing" in done.stdout
+    # POST http://127.0.0.1:8000/api/v1/items {...}: 201, trace 0af7651916cd43dd8448eb211c80319c
     (trace_id,) = re.findall(r"(?m)^POST .*: 201, trace ([0-9a-f]{32})$", done.stdout)
+    # "metric  http_request_duration_seconds_bucket{...", "span    {...", "log     {..."
     shown = dict(re.findall(r"(?m)^(metric|span|log) +(.*)$", done.stdout))
     assert list(shown) == ["metric", "span", "log"]
     for line in shown.values():
@@ -60,11 +64,13 @@ def test_without_an_engine_the_demo_shows_one_request_as_metric_span_and_log_lin
     assert (tmp_path / "demo" / SLUG / "obs-dev.log").exists()
 
 
-def test_obs_dev_instruments_as_the_overlay_does() -> None:
-    """But for the spans, which it prints and does not send."""
+def test_obs_dev_has_the_otel_settings_of_the_overlay() -> None:
+    """Except for the exporter: obs-dev prints the spans."""
     makefile = (TEMPLATE / "observability" / "obs.mk").read_text(encoding="utf-8")
+    # OTEL_SERVICE_NAME=backend
     dev = dict(re.findall(r"\b(OTEL_\w+)=(\S+)", makefile))
     text = (TEMPLATE / "compose.observability.yml").read_text(encoding="utf-8")
+    # OTEL_SERVICE_NAME: backend
     overlay = dict(re.findall(r"(?m)^      (OTEL_\w+): \"?([^\s\"]+)", text))
     assert dev.pop("OTEL_TRACES_EXPORTER") == "none"
     assert len(dev) > 4

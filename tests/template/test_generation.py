@@ -1,4 +1,4 @@
-"""What cookiecutter generates from good answers."""
+"""The project that cookiecutter generates from valid answers."""
 
 import ast
 import json
@@ -27,8 +27,8 @@ GOOD = {
     "slug": {"project_slug": "orders_api-2"},
     "longest slug": {"project_slug": "a" * 50},
     "shortest slug": {"project_slug": "a"},
-    "slug that YAML would read as a truth value": {"project_slug": "true"},
-    "slug that YAML would read as nothing": {"project_slug": "null"},
+    "slug that YAML would read as a boolean": {"project_slug": "true"},
+    "slug that YAML would read as null": {"project_slug": "null"},
     "description": {"description": "Takes orders: 50% *more* & faster | #1 = yes [no] !important"},
     "no description": {"description": ""},
     "longest texts": {"project_name": "n" * 100, "description": "d" * 200, "author": "a" * 100},
@@ -39,12 +39,12 @@ GOOD = {
     "prefix": {"backend_api_prefix": "/v1.0/~a_b-c"},
     "shortest prefix": {"backend_api_prefix": "/a"},
     "ports": dict(zip(pre.STACK_PORTS, map(str, range(65530, 65536)), strict=True)),
-    "ports of no stack": {"include_observability": "no", "backend_port": "3000"},
+    "port of a stack that is not included": {"include_observability": "no", "backend_port": "3000"},
 }
 
 
 def parse(path: Path) -> object:
-    """Read a file with the parser of its format; text and pictures have none."""
+    """Parse a file according to its suffix; other files return None."""
     if path.suffix == ".png":
         return None
     text = path.read_text(encoding="utf-8")
@@ -56,12 +56,12 @@ def parse(path: Path) -> object:
         case ".toml":
             return tomllib.loads(text)
         case ".yml" | ".yaml":
-            return yaml.safe_load(text)
+            return yaml.load(text, yaml.CSafeLoader)  # ten times as fast as safe_load
     return None
 
 
 def settings_of(project: Path) -> dict[str, object]:
-    """Return the defaults that are written in app/settings.py."""
+    """Return the defaults in app/settings.py."""
     module = ast.parse((project / "backend/app/settings.py").read_text(encoding="utf-8"))
     return {
         node.target.id: node.value.value
@@ -73,12 +73,13 @@ def settings_of(project: Path) -> dict[str, object]:
 
 
 def check(project: Path, changed: dict[str, str]) -> None:
-    """Assert that every file is rendered and parses, and that each answer arrives unchanged."""
+    """Assert that all files are rendered and can be parsed, and contain the answers unchanged."""
     answers = {**DEFAULTS, **changed}
     for name in tree(project):
         path = project / name
         parse(path)
         if not name.startswith("observability/"):
+            # {{ cookiecutter.name }} or {% if ... %}
             assert not re.search(r"\{\{ ?cookiecutter|\{%", path.read_text(encoding="utf-8")), name
 
     prefix = answers["backend_api_prefix"]
@@ -118,18 +119,18 @@ def check(project: Path, changed: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("changed", GOOD.values(), ids=GOOD)
-def test_generates(bake: Bake, changed: dict[str, str]) -> None:
+def test_project_is_generated_from_valid_answers(bake: Bake, changed: dict[str, str]) -> None:
     project = bake(**changed)
     answers = {"project_slug": project.name, **changed}
     check(project, answers)
 
 
-def test_every_question_is_answered_in_the_table() -> None:
+def test_every_question_has_a_row() -> None:
     assert {name for changed in GOOD.values() for name in changed} == set(pre.RULES)
 
 
 @pytest.mark.parametrize("changed", GOOD.values(), ids=GOOD)
-def test_compose_accepts_the_files(bake: Bake, changed: dict[str, str], docker: str) -> None:
+def test_compose_accepts_its_files(bake: Bake, changed: dict[str, str], docker: str) -> None:
     project = bake(**changed)
     files = sorted(path.name for path in project.glob("compose*.yml"))
     command = [docker, "compose", *(f"--file={name}" for name in files), "config", "--quiet"]
@@ -146,19 +147,21 @@ def test_compose_accepts_the_files(bake: Bake, changed: dict[str, str], docker: 
         ("x" * 49 + " yz", "x" * 49),
     ],
 )
-def test_the_slug_comes_from_the_name(bake: Bake, name: str, slug: str) -> None:
+def test_default_slug_is_derived_from_the_name(bake: Bake, name: str, slug: str) -> None:
     project = bake(options={"accept_hooks": False}, project_name=name)
     assert project.name == slug
     assert pre.is_slug(slug)
 
 
 @pytest.mark.parametrize("answer", ["yes", "no"])
-def test_exactly_these_files(request: pytest.FixtureRequest, answer: str) -> None:
+def test_project_has_exactly_the_listed_files(request: pytest.FixtureRequest, answer: str) -> None:
     expected = (DATA / f"trees/{answer}.txt").read_text(encoding="utf-8")
     assert tree(request.getfixturevalue(f"{answer}_project")) == expected.splitlines()
 
 
-def test_the_core_is_the_same_byte_for_byte(yes_project: Path, no_project: Path) -> None:
+def test_core_files_are_identical_with_and_without_observability(
+    yes_project: Path, no_project: Path
+) -> None:
     common = set(tree(yes_project)) & set(tree(no_project))
     assert {"compose.yml", "Makefile", "backend/Dockerfile", "backend/app/main.py"} <= common
     different = {
@@ -177,19 +180,19 @@ def test_the_core_is_the_same_byte_for_byte(yes_project: Path, no_project: Path)
     assert set(tree(no_project)) <= set(tree(yes_project))
 
 
-def test_no_leaves_no_word_of_it(no_project: Path) -> None:
-    word = re.compile(
+def test_project_without_observability_does_not_mention_it(no_project: Path) -> None:
+    words = re.compile(
         rb"observability|prometheus|loki|promtail|tempo|grafana|opentelemetry|otel", re.IGNORECASE
     )
     found = [
         f"{name}: {match[0].decode()}"
         for name in tree(no_project)
-        if (match := word.search(name.encode() + b"\n" + (no_project / name).read_bytes()))
+        if (match := words.search(name.encode() + b"\n" + (no_project / name).read_bytes()))
     ]
     assert found == []
 
 
-def test_the_files_are_as_the_editor_is_told_to_write_them(yes_project: Path) -> None:
+def test_files_follow_the_editorconfig(yes_project: Path) -> None:
     config = (yes_project / ".editorconfig").read_text(encoding="utf-8")
     assert {"trim_trailing_whitespace = true", "insert_final_newline = true"} <= {
         *config.splitlines()
@@ -203,16 +206,15 @@ def test_the_files_are_as_the_editor_is_told_to_write_them(yes_project: Path) ->
 
 
 class Health(BaseHTTPRequestHandler):
-    """Answers with the status of its server."""
+    """Responds to health checks with the ``status`` of its server."""
 
     def do_GET(self) -> None:
-        """Answer."""
         self.send_response(self.server.status if self.path == "/v2/health" else 404)  # type: ignore[attr-defined]
         self.end_headers()
 
 
 @pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False), (302, False)])
-def test_the_health_check_asks_the_service_and_no_proxy(
+def test_health_check_of_the_container_ignores_proxies(
     no_project: Path, status: int, healthy: bool
 ) -> None:
     compose: Any = parse(no_project / "compose.yml")
@@ -231,7 +233,7 @@ def test_the_health_check_asks_the_service_and_no_proxy(
 @pytest.mark.parametrize(
     "name", [".env", "observability.tar.gz", "monday.tar.gz", "sbom-core.json"]
 )
-def test_what_is_of_this_machine_is_not_in_git(no_project: Path, tmp_path: Path, name: str) -> None:
+def test_local_files_are_ignored_by_git(no_project: Path, tmp_path: Path, name: str) -> None:
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     shutil.copy(no_project / ".gitignore", tmp_path)
     command = ["git", "-C", str(tmp_path), "check-ignore", "--quiet", name]
@@ -239,10 +241,10 @@ def test_what_is_of_this_machine_is_not_in_git(no_project: Path, tmp_path: Path,
 
 
 def texts(max_length: int, min_size: int = 1) -> st.SearchStrategy[str]:
-    """Return any text that the hook accepts, with much that has a meaning somewhere."""
-    telling = st.sampled_from([*"#:-%&*!|=@,[]()?~+/. 01é’", "yes", "null", "\u00a0"])
+    """Return texts that the hook accepts, with many characters that are special in some format."""
+    special = st.sampled_from([*"#:-%&*!|=@,[]()?~+/. 01é’", "yes", "null", "\u00a0"])
     return (
-        st.lists(st.one_of(telling, st.characters()), min_size=min_size, max_size=20)
+        st.lists(st.one_of(special, st.characters()), min_size=min_size, max_size=20)
         .map("".join)
         .filter(lambda text: pre.is_text(text, max_length, may_be_empty=min_size == 0))
     )
@@ -267,7 +269,8 @@ PORTS = st.lists(
 )
 
 
-# Shrinking would take minutes; the texts are short enough to read as they are.
+# No shrinking: it would take minutes, and the examples are short.
+@pytest.mark.slow
 @settings(
     deadline=None,
     derandomize=True,
@@ -277,7 +280,7 @@ PORTS = st.lists(
 )
 @given(answers=ANSWERS, ports=PORTS)
 @example(answers={"project_name": "yes", "description": "- a: b #c", "author": "null"}, ports=[])
-def test_whatever_is_accepted_generates(
+def test_project_is_generated_from_any_accepted_answers(
     bake: Bake, answers: dict[str, str], ports: list[str]
 ) -> None:
     given_ports = dict(zip(("backend_port", *pre.STACK_PORTS), ports, strict=bool(ports)))

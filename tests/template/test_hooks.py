@@ -1,4 +1,4 @@
-"""The hooks' functions, imported from the files that cookiecutter renders and runs."""
+"""The functions of the hooks, and the hooks as cookiecutter runs them."""
 
 import json
 import stat
@@ -64,7 +64,7 @@ def test_every_question_has_a_rule_that_accepts_its_example() -> None:
         (FEATURE, None),
     ],
 )
-def test_refuses(variable: str, value: object) -> None:
+def test_invalid_value_is_rejected(variable: str, value: object) -> None:
     [problem] = pre.find_problems({**GOOD, variable: value})
     assert problem.startswith(f"{variable}: {value!r} is invalid: must be ")
     assert "\n" not in problem
@@ -84,21 +84,21 @@ def test_refuses(variable: str, value: object) -> None:
         ("backend_api_prefix", "/v1.0/~x_y-z"),
     ],
 )
-def test_accepts(variable: str, value: str) -> None:
+def test_valid_value_is_accepted(variable: str, value: str) -> None:
     assert pre.find_problems({**GOOD, variable: value}) == []
 
 
-def test_a_port_can_be_used_once() -> None:
+def test_repeated_port_is_rejected() -> None:
     [problem] = pre.find_problems({**GOOD, "loki_port": GOOD["backend_port"]})
     assert problem.startswith("loki_port: '8000' is already used by backend_port: must be ")
 
 
-def test_ports_of_a_stack_that_is_left_out_do_not_matter() -> None:
+def test_ports_of_a_stack_that_is_not_included_are_not_checked() -> None:
     answers = {**GOOD, FEATURE: "no", "backend_port": GOOD["grafana_port"], "loki_port": "x"}
     assert pre.find_problems(answers) == []
 
 
-def test_the_slug_is_judged_as_it_was_answered() -> None:
+def test_slug_is_checked_as_it_was_answered() -> None:
     answers = {**GOOD, "project_slug": pre.SLUG_STAND_IN, "__answered_slug": "../x"}
     [problem] = pre.find_problems(answers)
     assert problem.startswith("project_slug: '../x' is invalid")
@@ -107,14 +107,14 @@ def test_the_slug_is_judged_as_it_was_answered() -> None:
 @pytest.mark.parametrize(
     ("variable", "length"), [("project_name", 101), ("author", 10_000), ("description", 201)]
 )
-def test_refuses_a_long_value_and_shows_its_start(variable: str, length: int) -> None:
+def test_long_value_is_rejected_and_truncated_in_the_message(variable: str, length: int) -> None:
     [problem] = pre.find_problems({**GOOD, variable: "x" * length})
     assert problem.startswith(f"{variable}: 'xxx")
     assert "xxx... (truncated) is invalid" in problem
     assert len(problem) < 500
 
 
-def test_problems_are_printed_at_once_one_on_a_line(tmp_path: Path) -> None:
+def test_all_problems_are_printed_one_per_line(tmp_path: Path) -> None:
     answers = {**GOOD, "author": 'a"""\n\\', "project_slug": "\u2028", "backend_port": "x"}
     result = run_hook("pre_gen_project.py", tmp_path, answers)
     assert result.returncode == 1
@@ -124,7 +124,7 @@ def test_problems_are_printed_at_once_one_on_a_line(tmp_path: Path) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Return a folder with every path of the table and an example of .env."""
+    """Create a project with every path in `FEATURE_PATHS` and an .env.example."""
     for name in post.FEATURE_PATHS[FEATURE]:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ def project(tmp_path: Path) -> Path:
 def run_hook(
     name: str, folder: Path, answers: Mapping[str, object], umask: int = -1
 ) -> subprocess.CompletedProcess[str]:
-    """Render a hook and run it in a folder, as cookiecutter does."""
+    """Render a hook and run it in a folder, like cookiecutter."""
     source = (ROOT / "hooks" / name).read_text(encoding="utf-8")
     return subprocess.run(
         [sys.executable, "-c", Template(source).render(cookiecutter=answers)],
@@ -155,7 +155,7 @@ def run_hook(
 
 
 def run_post(project: Path, umask: int = -1, **answers: str) -> subprocess.CompletedProcess[str]:
-    """Run the hook that finishes a project."""
+    """Run post_gen_project.py in a project."""
     context = {"project_slug": "my-service", FEATURE: "yes", **answers}
     return run_hook("post_gen_project.py", project, context, umask)
 
@@ -164,13 +164,13 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_no_deletes_the_paths_of_the_feature(project: Path) -> None:
+def test_paths_of_a_feature_that_is_not_included_are_deleted(project: Path) -> None:
     assert run_post(project, include_observability="no").returncode == 0
     assert not [name for name in post.FEATURE_PATHS[FEATURE] if (project / name).exists()]
 
 
 @pytest.mark.parametrize("answer", ["yes", "no"])
-def test_a_second_run_changes_nothing(project: Path, answer: str) -> None:
+def test_second_run_changes_nothing(project: Path, answer: str) -> None:
     assert run_post(project, include_observability=answer).returncode == 0
     after_first = files(project)
     assert run_post(project, include_observability=answer).returncode == 0
@@ -178,10 +178,7 @@ def test_a_second_run_changes_nothing(project: Path, answer: str) -> None:
 
 
 @pytest.mark.parametrize("name", post.FEATURE_PATHS[FEATURE])
-def test_a_listed_path_that_is_missing_is_an_error(
-    project: Path,
-    name: str,
-) -> None:
+def test_missing_feature_path_is_an_error(project: Path, name: str) -> None:
     (project / name).rename(project / "renamed")
     before = files(project)
     result = run_post(project, include_observability="no")
@@ -190,7 +187,7 @@ def test_a_listed_path_that_is_missing_is_an_error(
     assert files(project) == before
 
 
-def test_env_has_a_password_of_its_own(project: Path) -> None:
+def test_env_has_a_random_password(project: Path) -> None:
     texts = []
     for _ in range(2):
         assert run_post(project).returncode == 0
@@ -202,30 +199,27 @@ def test_env_has_a_password_of_its_own(project: Path) -> None:
     assert texts[0][1] != texts[1][1]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no file modes")
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_only_the_owner_reads_env(project: Path, umask: int) -> None:
+def test_env_is_readable_only_by_its_owner(project: Path, umask: int) -> None:
     assert run_post(project, umask).returncode == 0
     assert stat.S_IMODE((project / ".env").stat().st_mode) == 0o600
 
 
-def test_an_env_that_is_there_is_kept(project: Path) -> None:
+def test_existing_env_is_not_overwritten(project: Path) -> None:
     (project / ".env").write_text("mine", encoding="utf-8")
     assert run_post(project).returncode == 0
     assert (project / ".env").read_text(encoding="utf-8") == "mine"
 
 
-def test_nothing_random_is_written_for_cruft_to_compare(project: Path) -> None:
+def test_env_is_not_written_for_cruft(project: Path) -> None:
+    """Cruft compares generated projects, so a random password would be a difference."""
     assert run_post(project, _commit="abc").returncode == 0
     assert not (project / ".env").exists()
 
 
 @pytest.mark.parametrize(("answer", "start"), [("yes", "make obs-up"), ("no", "make up")])
-def test_the_next_commands_are_printed(
-    project: Path,
-    answer: str,
-    start: str,
-) -> None:
+def test_next_commands_are_printed(project: Path, answer: str, start: str) -> None:
     lines = run_post(project, include_observability=answer).stdout.splitlines()
     assert [line.strip() for line in lines if line.startswith("  ")] == [
         "cd my-service",
@@ -234,7 +228,7 @@ def test_the_next_commands_are_printed(
     ]
 
 
-def test_a_template_without_env_example_is_an_error(project: Path) -> None:
+def test_missing_env_example_is_an_error(project: Path) -> None:
     (project / ".env.example").unlink()
     result = run_post(project)
     assert result.returncode == 1
@@ -243,7 +237,7 @@ def test_a_template_without_env_example_is_an_error(project: Path) -> None:
 
 @settings(deadline=None, derandomize=True, database=None, max_examples=500)
 @given(st.fixed_dictionaries(dict.fromkeys(pre.RULES, st.text())))
-def test_any_answer_is_taken_or_refused(answers: dict[str, str]) -> None:
+def test_any_answers_are_accepted_or_rejected(answers: dict[str, str]) -> None:
     problems = pre.find_problems(answers)
     assert {problem.partition(":")[0] for problem in problems} <= pre.RULES.keys()
     assert problems or all(valid(answers[name]) for name, (valid, _, _) in pre.RULES.items())

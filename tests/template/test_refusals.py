@@ -1,4 +1,4 @@
-"""What cookiecutter says to answers that would break the project, and that nothing is left behind."""
+"""Invalid answers are rejected with a message, and no file is generated."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from cookiecutter.exceptions import CookiecutterException, FailedHookException
 
 from tests.support.template import DEFAULTS, ROOT, Bake, tree
 
-# Answers, and for each variable that is named in the message: the value as it is shown there.
+# Name -> answers, and the rejected variables with their values as the message shows them.
 BAD: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "empty slug": ({"project_slug": ""}, {"project_slug": "''"}),
     "slug with a slash": ({"project_slug": "a/b"}, {"project_slug": "'a/b'"}),
@@ -29,7 +29,7 @@ BAD: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "dollar": ({"description": "$HOME"}, {"description": "'$HOME'"}),
     "port 0": ({"backend_port": "0"}, {"backend_port": "'0'"}),
     "port 65536": ({"loki_port": "65536"}, {"loki_port": "'65536'"}),
-    "port in words": ({"grafana_port": "http"}, {"grafana_port": "'http'"}),
+    "port is not a number": ({"grafana_port": "http"}, {"grafana_port": "'http'"}),
     "ports repeat": ({"grafana_port": "9090"}, {"prometheus_port": "'9090'"}),
     "port of Alertmanager": ({"loki_port": "9093"}, {"loki_port": "'9093'"}),
     "backend on the port of Alertmanager": ({"backend_port": "9093"}, {"backend_port": "'9093'"}),
@@ -53,7 +53,7 @@ BAD: dict[str, tuple[dict[str, str], dict[str, str]]] = {
 
 
 @pytest.mark.parametrize(("answers", "expected"), BAD.values(), ids=BAD)
-def test_refuses_and_leaves_nothing_behind(
+def test_invalid_answers_are_rejected_and_nothing_is_generated(
     bake: Bake,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
@@ -75,19 +75,19 @@ def test_refuses_and_leaves_nothing_behind(
     assert [path.name for path in tmp_path.rglob("*")] == ["outer", "inner"]
 
 
-def test_refuses_another_include_observability(bake: Bake, tmp_path: Path) -> None:
+def test_include_observability_other_than_yes_or_no_is_rejected(bake: Bake, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^maybe .* include_observability, .*'yes', 'no'"):
         bake(tmp_path, include_observability="maybe")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_refuses_another_include_observability_in_a_replay(
+def test_include_observability_other_than_yes_or_no_is_rejected_in_a_replay(
     bake: Bake, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Cookiecutter does not look at replayed answers, so the hook must."""
+    """Cookiecutter does not validate replayed answers, so the hook must."""
     replay = tmp_path / "replay.json"
-    private = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
-    answers = {**private, **DEFAULTS, "include_observability": "maybe"}
+    variables = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
+    answers = {**variables, **DEFAULTS, "include_observability": "maybe"}
     replay.write_text(json.dumps({"cookiecutter": answers}), encoding="utf-8")
     options = {"no_input": False, "extra_context": None, "replay": str(replay)}
     with pytest.raises(FailedHookException):
@@ -98,12 +98,12 @@ def test_refuses_another_include_observability_in_a_replay(
     assert list(tmp_path.iterdir()) == [replay]
 
 
-def test_a_refused_answer_spares_a_folder_that_was_there(bake: Bake, tmp_path: Path) -> None:
-    kept = tmp_path / "orders" / "kept"
-    kept.parent.mkdir()
-    kept.write_text("mine", encoding="utf-8")
+def test_existing_folder_is_unchanged_if_an_answer_is_rejected(bake: Bake, tmp_path: Path) -> None:
+    existing = tmp_path / "orders" / "existing"
+    existing.parent.mkdir()
+    existing.write_text("mine", encoding="utf-8")
     answers = {"project_slug": "orders", "backend_port": "0"}
     for options in ({}, {"overwrite_if_exists": True}):
         with pytest.raises(CookiecutterException):
             bake(tmp_path, options=options, **answers)
-        assert tree(tmp_path) == ["orders/kept"]
+        assert tree(tmp_path) == ["orders/existing"]

@@ -1,4 +1,4 @@
-"""Routes with every behaviour of HTTP that an observer can get wrong, added to the service."""
+"""Additional routes for the tests: slow, failing, streaming, mounted, WebSocket."""
 
 import asyncio
 import logging
@@ -19,26 +19,26 @@ logger = logging.getLogger("app.extra")
 
 @router.get("/slow")
 async def slow(seconds: float) -> str:
-    """Answer after a while."""
+    """Respond after a delay."""
     await asyncio.sleep(seconds)
     return "slow"
 
 
 @router.get("/raise")
 async def fail(message: str = "boom") -> None:
-    """Fail in a way that nobody handles."""
+    """Raise an unhandled exception."""
     raise RuntimeError(message)
 
 
 @router.get("/log")
 async def log(message: str) -> None:
-    """Log a warning of the application's own."""
+    """Log a warning with extra fields."""
     logger.warning("%s", message, extra={"trace_id": "forged", "order": 7})
 
 
 @router.get("/secrets")
 async def log_secrets(request: Request) -> None:
-    """Log what a developer in a hurry does: everything that came."""
+    """Log all headers and the URL, as a careless developer might."""
     headers = dict(request.headers)
     logger.warning(
         "%s %s", headers, request.url, extra={"headers": headers, "raw": request.headers.raw}
@@ -46,8 +46,8 @@ async def log_secrets(request: Request) -> None:
 
 
 @router.get("/unloggable")
-async def log_anything() -> None:
-    """Log what has no end, and what has no text."""
+async def log_unserializable() -> None:
+    """Log a cyclic value, and a message whose arguments do not match its format."""
     cyclic: dict[str, object] = {}
     cyclic["self"] = cyclic
     logger.warning("cyclic", extra={"order": cyclic})
@@ -56,10 +56,10 @@ async def log_anything() -> None:
 
 @router.get("/span")
 async def make_span(secret: str) -> None:
-    """Fail in a span of the application's own that has secrets everywhere."""
-    with trace.get_tracer(__name__).start_as_current_span("ours") as span:
+    """Raise an exception in a custom span that has secrets in all its fields."""
+    with trace.get_tracer(__name__).start_as_current_span("custom") as span:
         span.set_attribute("password", secret)
-        span.add_event("asked", {"url": f"/?token={secret}"})
+        span.add_event("requested", {"url": f"/?token={secret}"})
         raise RuntimeError(f"Bearer {secret}")
 
 
@@ -72,27 +72,27 @@ async def call(secret: str, path: str = "/api/v1/items") -> None:
 
 @router.get("/stream")
 async def stream(chunks: int, seconds: float, fail_after: int = -1) -> StreamingResponse:
-    """Answer in pieces, and break off after some of them when asked to."""
+    """Stream chunks, and raise an exception after ``fail_after`` of them."""
 
-    async def pieces() -> AsyncIterator[bytes]:
+    async def body() -> AsyncIterator[bytes]:
         for number in range(chunks):
             if number == fail_after:
                 raise RuntimeError("broken stream")
             yield b"x" * 1000
             await asyncio.sleep(seconds)
 
-    return StreamingResponse(pieces())
+    return StreamingResponse(body())
 
 
 @router.post("/upload")
 async def upload(request: Request) -> int:
-    """Count the bytes of the body as they come in."""
-    return sum([len(part) async for part in request.stream()])
+    """Return the number of bytes in the body."""
+    return sum([len(chunk) async for chunk in request.stream()])
 
 
 @router.get("/background")
 async def background(tasks: BackgroundTasks, seconds: float) -> str:
-    """Answer at once and work on for a while."""
+    """Respond at once and run a background task."""
     tasks.add_task(asyncio.sleep, seconds)
     return "later"
 
@@ -107,25 +107,25 @@ async def echo(websocket: WebSocket) -> None:
 
 @router.websocket("/late")
 async def accept_late(websocket: WebSocket, seconds: float) -> None:
-    """Keep a client waiting for a while."""
+    """Accept the connection after a delay."""
     await asyncio.sleep(seconds)
     await websocket.accept()
 
 
 @router.websocket("/broken")
-async def break_off(websocket: WebSocket) -> None:
-    """Fail in the middle of a conversation."""
+async def fail_after_accept(websocket: WebSocket) -> None:
+    """Raise an exception on an open connection."""
     await websocket.accept()
     raise RuntimeError("broken socket")
 
 
 async def plain(request: Request) -> PlainTextResponse:
-    """Answer from a route that FastAPI knows nothing about."""
+    """Respond from a Starlette route, which is not a FastAPI route."""
     return PlainTextResponse(request.path_params["name"])
 
 
 def add_routes(app: FastAPI) -> FastAPI:
-    """Add the routes, the same again under two versions, and in a mounted application."""
+    """Add the routes: directly, below two version prefixes, and in a mounted application."""
     app.include_router(router, prefix="/extra")
     for version in ("v1", "v2"):
         things = APIRouter()

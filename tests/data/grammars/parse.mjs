@@ -1,5 +1,5 @@
-// Reads [{"name", "language", "text"}] on stdin and prints one line for each syntax error.
-// Exit code: 0 all queries parse, 1 some do not.
+// Reads [{"name", "language", "text"}] from stdin and prints one line per syntax error.
+// Exit code: 0 if all queries parse, else 1.
 import { text } from "node:stream/consumers";
 
 import { parser as logql } from "@grafana/lezer-logql";
@@ -12,8 +12,8 @@ for (const query of JSON.parse(await text(process.stdin))) {
   parsers[query.language].parse(query.text).iterate({
     enter(node) {
       if (node.type.isError) {
-        const rest = query.text.slice(node.from) || "the end";
-        console.log(`${query.name}: ${query.language} error at ${node.from}, before: ${rest}`);
+        const rest = query.text.slice(node.from) || "end of query";
+        console.log(`${query.name}: ${query.language} syntax error at ${node.from}, before: ${rest}`);
         process.exitCode = 1;
       }
     },

@@ -4,7 +4,7 @@ from tests.support.compose_stack import Stack
 from tests.support.container_rules import EXCEPTIONS, as_service, broken_rules
 
 
-def test_every_running_container_is_confined(stack: Stack) -> None:
+def test_running_containers_follow_the_security_rules(stack: Stack) -> None:
     broken = {
         (name, rule)
         for name in stack.services

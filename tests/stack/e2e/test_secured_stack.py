@@ -1,4 +1,4 @@
-"""The overlay with a token for its metrics: who is let in, what is kept secret, what is saved and put back."""
+"""The overlay with a metrics token and without anonymous access: sign-in, secrets, backup and restore."""
 
 import gzip
 import io
@@ -37,7 +37,7 @@ def folder(stack: Stack) -> Path:
 
 
 def make(stack: Stack, *arguments: str, answer: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a target of the stack's own Makefile."""
+    """Run a target of the project's Makefile; ``answer`` is its standard input."""
     return subprocess.run(
         ["make", *arguments],
         cwd=folder(stack),
@@ -49,27 +49,27 @@ def make(stack: Stack, *arguments: str, answer: str = "") -> subprocess.Complete
     )
 
 
-def test_prometheus_scrapes_with_the_token_and_nobody_without(secured: Stack) -> None:
-    secured.need("prometheus")
+def test_metrics_require_the_token_and_prometheus_sends_it(secured: Stack) -> None:
+    secured.require("prometheus")
     assert requests.get(secured.url("backend") + "/metrics", timeout=10).status_code == 401
     up = 'up{job="backend"}'
     wait_until(lambda: list(secured.query(up).values()) == [1.0], up, timeout=FRESH_SECONDS)
 
 
-def test_nobody_looks_at_grafana_without_signing_in(secured: Stack) -> None:
-    secured.need("grafana")
-    answer = requests.get(secured.url("grafana") + "/api/dashboards/home", timeout=10)
-    assert answer.status_code == 401
+def test_grafana_requires_sign_in(secured: Stack) -> None:
+    secured.require("grafana")
+    response = requests.get(secured.url("grafana") + "/api/dashboards/home", timeout=10)
+    assert response.status_code == 401
 
 
-def test_secrets_are_in_no_image_no_log_and_not_in_the_core(secured: Stack) -> None:
+def test_secrets_are_not_in_the_image_the_logs_or_the_core(secured: Stack) -> None:
     env = dict(
         line.split("=", 1)
         for line in (folder(secured) / ".env").read_text().splitlines()
         if "=" in line and not line.startswith("#")
     )
     image = "e2e-service-backend:observability"
-    seen = {
+    texts = {
         "layers": docker("history", "--no-trunc", image) + docker("image", "inspect", image),
         "files": docker(
             *("run", "--rm", "--network=none", "--user=0:0", image),
@@ -95,17 +95,17 @@ def test_secrets_are_in_no_image_no_log_and_not_in_the_core(secured: Stack) -> N
             check=True,
         ).stdout,
     }
-    assert "backend" in seen["logs"]
-    assert seen["files"] == ""
-    for where, text in seen.items():
-        assert env["GRAFANA_ADMIN_PASSWORD"] not in text, where
-        assert TOKEN not in text, where
+    assert "backend" in texts["logs"]
+    assert texts["files"] == ""
+    for place, text in texts.items():
+        assert env["GRAFANA_ADMIN_PASSWORD"] not in text, place
+        assert TOKEN not in text, place
 
 
 @pytest.fixture(scope="module")
 def archive(secured: Stack) -> Path:
-    """Return an archive of the stack, made after a request was counted."""
-    secured.need("prometheus")
+    """Return an archive of the stack that contains a counted request."""
+    secured.require("prometheus")
     requests.get(secured.url("backend") + ITEMS, timeout=10)
     wait_until(lambda: sum(secured.query(PAST).values()), "the request in Prometheus")
     done = make(secured, "obs-backup", "FILE=saved.tar.gz")
@@ -114,7 +114,7 @@ def archive(secured: Stack) -> Path:
     return folder(secured) / "saved.tar.gz"
 
 
-def test_a_backup_is_for_its_owner_only_and_leaves_the_stack_running(
+def test_backup_is_readable_only_by_its_owner_and_the_stack_runs_again(
     secured: Stack, archive: Path
 ) -> None:
     assert archive.stat().st_mode & 0o777 == 0o600
@@ -124,17 +124,17 @@ def test_a_backup_is_for_its_owner_only_and_leaves_the_stack_running(
     assert (again.returncode, "saved.tar.gz already exists" in again.stdout) == (2, True)
 
 
-def test_an_archive_has_every_volume_but_the_services_own(secured: Stack, archive: Path) -> None:
+def test_archive_has_every_volume_except_that_of_the_backend(secured: Stack, archive: Path) -> None:
     with tarfile.open(archive) as tar:
         manifest = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type]
     assert "prometheus-data" in manifest["volumes"]
-    own = set(secured.run("config", "--volumes").stdout.split()) - {"backend-data"}
-    assert set(manifest["volumes"]) == own
+    expected = set(secured.run("config", "--volumes").stdout.split()) - {"backend-data"}
+    assert set(manifest["volumes"]) == expected
 
 
 @pytest.fixture
 def foreign_volume(secured: Stack) -> Iterator[str]:
-    """Make a volume of another project, whose name begins like ours."""
+    """Create a volume of another project, whose name starts with the name of this project."""
     other = f"{secured.project}x"
     label = f"--label=com.docker.compose.project={other}"
     name = docker("volume", "create", label, f"{other}_prometheus-data").strip()
@@ -146,7 +146,7 @@ def volumes() -> set[str]:
     return set(docker("volume", "ls", "--quiet").split())
 
 
-def test_what_was_deleted_is_there_again_after_a_restore(
+def test_restore_recovers_what_obs_clean_deleted(
     secured: Stack, archive: Path, foreign_volume: str
 ) -> None:
     counted = sum(secured.query(PAST).values())
@@ -154,7 +154,7 @@ def test_what_was_deleted_is_there_again_after_a_restore(
     before = volumes()
     cleaned = make(secured, "obs-clean", answer="yes\n")
     assert cleaned.returncode == 0, cleaned.stdout
-    assert requests.get(secured.url("backend") + ITEMS, timeout=10).ok  # it goes on
+    assert requests.get(secured.url("backend") + ITEMS, timeout=10).ok  # still runs
     deleted = before - volumes()
     assert f"{secured.project}_prometheus-data" in deleted
     assert {name.split("_")[0] for name in deleted} == {secured.project}
@@ -163,21 +163,21 @@ def test_what_was_deleted_is_there_again_after_a_restore(
     restored = make(secured, "obs-restore", "FILE=saved.tar.gz", answer="yes\n")
     assert restored.returncode == 0, restored.stdout
     secured.compose.start()
-    kept = requests.get(f"{secured.url('backend')}{ITEMS}/{item['id']}", timeout=10)
-    assert kept.json() == item
+    found = requests.get(f"{secured.url('backend')}{ITEMS}/{item['id']}", timeout=10)
+    assert found.json() == item
     wait_until(lambda: sum(secured.query(PAST).values()) >= counted > 0, "the old metrics")
     secured.wait_for_health("healthy", secured.services)
 
 
-def test_a_restore_asks_first(secured: Stack, archive: Path) -> None:
+def test_restore_requires_confirmation(secured: Stack, archive: Path) -> None:
     for answer in ("", "y\n", "no\n"):
         done = make(secured, "obs-restore", "FILE=saved.tar.gz", answer=answer)
         assert (done.returncode, "Nothing was changed" in done.stdout) == (2, True)
     assert secured.health("prometheus") == "healthy"
 
 
-def rewritten(archive: Path, change: Callable[[tarfile.TarInfo, bytes], bytes | None]) -> bytes:
-    """Return an archive that is in order, but for what ``change`` makes of each of its files."""
+def changed_copy(archive: Path, change: Callable[[tarfile.TarInfo, bytes], bytes | None]) -> bytes:
+    """Copy an archive; ``change`` returns the new content of a member, or None to omit it."""
     output = io.BytesIO()
     with tarfile.open(archive) as old, tarfile.open(fileobj=output, mode="w:gz") as new:
         for member in old:
@@ -193,25 +193,25 @@ def is_manifest(member: tarfile.TarInfo) -> bool:
     return member.name == "manifest.json"
 
 
-def in_manifest(old: str, new: str) -> Callable[[tarfile.TarInfo, bytes], bytes]:
+def replace_in_manifest(old: str, new: str) -> Callable[[tarfile.TarInfo, bytes], bytes]:
     return lambda member, content: (
         content.replace(old.encode(), new.encode()) if is_manifest(member) else content
     )
 
 
-def moved(member: tarfile.TarInfo, content: bytes) -> bytes:
+def move_outside(member: tarfile.TarInfo, content: bytes) -> bytes:
     member.name = member.name if is_manifest(member) else f"../{member.name}"
     return content
 
 
-def linked(member: tarfile.TarInfo, content: bytes) -> bytes:
+def replace_with_link(member: tarfile.TarInfo, content: bytes) -> bytes:
     if member.isreg() and not is_manifest(member):
         member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
         return b""
     return content
 
 
-def flipped(data: bytes) -> bytes:
+def flip_a_byte(data: bytes) -> bytes:
     middle = len(data) // 2
     return data[:middle] + bytes([data[middle] ^ 0xFF]) + data[middle + 1 :]
 
@@ -219,38 +219,52 @@ def flipped(data: bytes) -> bytes:
 BROKEN: dict[str, tuple[str, Callable[[Path], bytes]]] = {
     "empty": ("not an archive", lambda path: b""),
     "text": ("not an archive", lambda path: b"not an archive\n" * 100),
-    "other compressed": ("not an archive", lambda path: gzip.compress(b"x" * 2000)),
-    "cut short": ("is rejected", lambda path: path.read_bytes()[:-1000]),
-    "cut in half": ("is rejected", lambda path: path.read_bytes()[: path.stat().st_size // 2]),
-    "one bit": ("is rejected", lambda path: flipped(path.read_bytes())),
+    "compressed text": ("not an archive", lambda path: gzip.compress(b"x" * 2000)),
+    "truncated": ("is rejected", lambda path: path.read_bytes()[:-1000]),
+    "truncated to half": (
+        "is rejected",
+        lambda path: path.read_bytes()[: path.stat().st_size // 2],
+    ),
+    "changed byte": ("is rejected", lambda path: flip_a_byte(path.read_bytes())),
     "no manifest": (
         "incomplete",
-        lambda path: rewritten(path, lambda m, c: None if is_manifest(m) else c),
+        lambda path: changed_copy(path, lambda m, c: None if is_manifest(m) else c),
     ),
     "changed file": (
         "files and checksums differ",
-        lambda path: rewritten(path, lambda m, c: c if is_manifest(m) else c + b"x" * bool(c)),
+        lambda path: changed_copy(path, lambda m, c: c if is_manifest(m) else c + b"x" * bool(c)),
     ),
     "missing file": (
         "files and checksums differ",
-        lambda path: rewritten(path, lambda m, c: None if m.isreg() and not is_manifest(m) else c),
+        lambda path: changed_copy(
+            path, lambda m, c: None if m.isreg() and not is_manifest(m) else c
+        ),
     ),
-    "other project": ("project: expected", lambda path: rewritten(path, in_manifest("e2e-", "x-"))),
+    "other project": (
+        "project: expected",
+        lambda path: changed_copy(path, replace_in_manifest("e2e-", "x-")),
+    ),
     "other format": (
         "format: expected",
-        lambda path: rewritten(path, in_manifest("archive/2", "9")),
+        lambda path: changed_copy(path, replace_in_manifest("archive/2", "9")),
     ),
     "other volumes": (
         "volumes: expected",
-        lambda path: rewritten(path, in_manifest('"loki-data",', "")),
+        lambda path: changed_copy(path, replace_in_manifest('"loki-data",', "")),
     ),
-    "paths outside": ("is not a file or folder of a volume", lambda path: rewritten(path, moved)),
-    "links": ("is not a file or folder of a volume", lambda path: rewritten(path, linked)),
+    "paths outside": (
+        "is not a file or folder of a volume",
+        lambda path: changed_copy(path, move_outside),
+    ),
+    "links": (
+        "is not a file or folder of a volume",
+        lambda path: changed_copy(path, replace_with_link),
+    ),
 }
 
 
 @pytest.mark.parametrize(("message", "make_broken"), BROKEN.values(), ids=BROKEN)
-def test_a_wrong_or_damaged_archive_is_refused_before_anything_is_touched(
+def test_invalid_archive_is_rejected_before_anything_changes(
     secured: Stack, archive: Path, message: str, make_broken: Callable[[Path], bytes]
 ) -> None:
     (folder(secured) / "broken.tar.gz").write_bytes(make_broken(archive))

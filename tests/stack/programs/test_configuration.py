@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from scripts.engine import OVERLAY, configuration
-from tests.support.prerequisites import need_engine, need_image
+from tests.support.prerequisites import require_docker, require_image
 
-# Program -> its arguments that check the mounted configuration.
+# Service -> the arguments with which it only checks its configuration.
 CONFIG_CHECKS = {
     "loki": ["-verify-config"],
     "tempo": ["-config.verify=true"],
@@ -17,10 +17,10 @@ CONFIG_CHECKS = {
 
 
 @pytest.mark.parametrize("service", CONFIG_CHECKS)
-def test_each_program_accepts_its_configuration(yes_project: Path, service: str) -> None:
-    need_engine()
+def test_program_accepts_its_configuration(yes_project: Path, service: str) -> None:
+    require_docker()
     program = configuration(yes_project, OVERLAY)["services"][service]
-    need_image(program["image"])
+    require_image(program["image"])
     (config,) = [mount for mount in program["volumes"] if mount["type"] == "bind"]
     command = ["docker", "run", "--rm", "--network=none"]
     command += [f"--env={name}={value}" for name, value in program["environment"].items()]

@@ -1,4 +1,4 @@
-"""What docker-proxy lets through to the engine: HAProxy with its real configuration, before an engine that only notes."""
+"""Requests that docker-proxy forwards: HAProxy with its real configuration and a fake Docker Engine."""
 
 import contextlib
 import http.client
@@ -9,7 +9,7 @@ import socket
 import socketserver
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from threading import Thread
@@ -17,10 +17,10 @@ from threading import Thread
 import pytest
 import yaml
 
-from tests.support.backend import DEFAULT
+from tests.support.backend import COMPOSE_VARIABLE
 from tests.support.docker import docker
 from tests.support.ports import free_port
-from tests.support.prerequisites import need_image
+from tests.support.prerequisites import require_image
 from tests.support.processes import Running, start_process
 from tests.support.waiting import wait_until
 
@@ -85,19 +85,19 @@ REFUSED = [
 ]
 
 
-class Engine(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """Notes every request, and answers it; a log that is followed never ends."""
+class FakeEngine(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """A fake Docker Engine that records each request. A followed log never ends."""
 
     daemon_threads = True
     block_on_close = False
 
     def __init__(self, path: Path) -> None:
-        self.seen: list[str] = []
-        super().__init__(str(path), Answer)
+        self.received: list[str] = []
+        super().__init__(str(path), Handler)
 
 
-class Answer(BaseHTTPRequestHandler):
-    server: Engine
+class Handler(BaseHTTPRequestHandler):
+    server: FakeEngine
     protocol_version = "HTTP/1.1"
 
     def handle(self) -> None:
@@ -109,7 +109,7 @@ class Answer(BaseHTTPRequestHandler):
         if not self.raw_requestline or not self.parse_request():
             self.close_connection = True
             return
-        self.server.seen.append(f"{self.command} {self.path}")
+        self.server.received.append(f"{self.command} {self.path}")
         self.send_response(200)
         if "follow" in self.path:
             self.send_header("Transfer-Encoding", "chunked")
@@ -128,37 +128,37 @@ class Answer(BaseHTTPRequestHandler):
 
 @dataclass
 class Proxy:
-    """The proxy, and the engine behind it."""
+    """A running docker-proxy and its fake Docker Engine."""
 
     port: int
     running: Running
-    engine: Engine
-    name: str = field(default="")
+    engine: FakeEngine
+    container: str = ""
 
     def send(self, call: str, *headers: str) -> int:
-        """Send a request as it is and return the status of its answer."""
+        """Send a request unchanged, and return the status of the response, or 0 if there is none."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
             head = "\r\n".join([f"{call} HTTP/1.1", "Host: docker", "Connection: close", *headers])
             connection.sendall(f"{head}\r\n\r\n".encode())
-            answer = connection.makefile("rb").readline().split()
-            return int(answer[1]) if answer else 0
+            status_line = connection.makefile("rb").readline().split()
+            return int(status_line[1]) if status_line else 0
 
     def stop(self) -> None:
-        """Ask it to stop, as the engine does when it stops its container."""
-        if self.name:
-            docker("kill", "--signal=USR1", self.name)
+        """Send the signal with which Docker stops the container."""
+        if self.container:
+            docker("kill", "--signal=USR1", self.container)
         else:
             self.running.process.send_signal(signal.SIGUSR1)
 
 
 @contextlib.contextmanager
 def running_proxy(project: Path, folder: Path) -> Iterator[Proxy]:
-    """Run HAProxy: the program if there is one, else its image."""
-    port, engine = free_port(), Engine(folder / "docker.sock")
+    """Run HAProxy: the installed program, or else its image."""
+    port, engine = free_port(), FakeEngine(folder / "docker.sock")
     (folder / "docker.sock").chmod(0o666)
     Thread(target=engine.serve_forever, daemon=True).start()
     source = project / "observability/docker-proxy"
-    name = ""
+    container = ""
     if program := shutil.which("haproxy"):
         text = (source / "haproxy.cfg").read_text("utf-8")
         text = text.replace("bind :2375", f"bind 127.0.0.1:{port}")
@@ -167,10 +167,12 @@ def running_proxy(project: Path, folder: Path) -> Iterator[Proxy]:
         command = [program, "-W", "-db", "-f", str(folder / "haproxy.cfg")]
     else:
         overlay = (project / "compose.observability.yml").read_text("utf-8")
-        image = DEFAULT.sub(r"\1", yaml.safe_load(overlay)["services"]["docker-proxy"]["image"])
-        need_image(image)
-        name = f"docker-proxy-test-{os.getpid()}-{port}"
-        command = ["docker", "run", "--rm", f"--name={name}", "--user=0:0", "--cap-drop=ALL"]
+        image = COMPOSE_VARIABLE.sub(
+            r"\1", yaml.safe_load(overlay)["services"]["docker-proxy"]["image"]
+        )
+        require_image(image)
+        container = f"docker-proxy-test-{os.getpid()}-{port}"
+        command = ["docker", "run", "--rm", f"--name={container}", "--user=0:0", "--cap-drop=ALL"]
         command += ["--read-only", "--security-opt=no-new-privileges"]
         command += [
             f"--publish=127.0.0.1:{port}:2375",
@@ -179,12 +181,12 @@ def running_proxy(project: Path, folder: Path) -> Iterator[Proxy]:
         command += [f"--volume={folder}/docker.sock:/var/run/docker.sock", image]
     try:
         with start_process(command) as running:
-            proxy = Proxy(port, running, engine, name)
-            running.wait_until(lambda: proxy.send("GET /_ping") == 200, "the proxy to answer")
+            proxy = Proxy(port, running, engine, container)
+            running.wait_until(lambda: proxy.send("GET /_ping") == 200, "the proxy to respond")
             yield proxy
     finally:
-        if name:
-            docker("rm", "--force", name, check=False)
+        if container:
+            docker("rm", "--force", container, check=False)
         engine.shutdown()
         engine.server_close()
 
@@ -196,34 +198,33 @@ def proxy(yes_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.mark.parametrize("call", ALLOWED)
-def test_what_promtail_reads_comes_through_and_is_not_logged(proxy: Proxy, call: str) -> None:
-    proxy.engine.seen.clear()
-    lines = len(proxy.running.output().splitlines())
+def test_requests_of_promtail_are_forwarded_and_not_logged(proxy: Proxy, call: str) -> None:
+    proxy.engine.received.clear()
+    start = len(proxy.running.output().splitlines())
     assert proxy.send(call) == 200
-    (seen,) = proxy.engine.seen
-    assert seen == call.replace("http://docker", "") or seen == call
+    (received,) = proxy.engine.received
+    assert received in (call, call.replace("http://docker", ""))
     proxy.send("GET /info")
     proxy.running.wait_until(
-        lambda: '"GET /info' in last_lines(proxy, lines), "the next line", timeout=5
+        lambda: '"GET /info' in log_after(proxy, start), "the next log line", timeout=5
     )
-    assert len(last_lines(proxy, lines).splitlines()) == 1
+    assert len(log_after(proxy, start).splitlines()) == 1
 
 
-def last_lines(proxy: Proxy, after: int) -> str:
-    lines = proxy.running.output().splitlines()[after:]
-    return "\n".join(line for line in lines if not line.startswith("[NOTICE]"))  # of its start
+def log_after(proxy: Proxy, start: int) -> str:
+    """Return the access log after this line of the output."""
+    lines = proxy.running.output().splitlines()[start:]
+    return "\n".join(line for line in lines if not line.startswith("[NOTICE]"))  # start-up
 
 
 @pytest.mark.parametrize("call", REFUSED)
-def test_everything_else_is_refused_and_logged(proxy: Proxy, call: str) -> None:
-    proxy.engine.seen.clear()
-    lines = len(proxy.running.output().splitlines())
+def test_other_requests_are_refused_and_logged(proxy: Proxy, call: str) -> None:
+    proxy.engine.received.clear()
+    start = len(proxy.running.output().splitlines())
     assert proxy.send(call) in (400, 403)
-    assert proxy.engine.seen == []
-    proxy.running.wait_until(lambda: last_lines(proxy, lines), "its line", timeout=5)
-    assert f'"{call} HTTP/1.1"' in last_lines(proxy, lines) or "<BADREQ>" in last_lines(
-        proxy, lines
-    )
+    assert proxy.engine.received == []
+    proxy.running.wait_until(lambda: log_after(proxy, start), "its log line", timeout=5)
+    assert f'"{call} HTTP/1.1"' in log_after(proxy, start) or "<BADREQ>" in log_after(proxy, start)
 
 
 @pytest.mark.parametrize(
@@ -234,16 +235,16 @@ def test_everything_else_is_refused_and_logged(proxy: Proxy, call: str) -> None:
         ["Content-Length: 44", "", "POST /containers/create HTTP/1.1", "Host: a", "", ""],
         ["Transfer-Encoding: chunked", "", "0", "", "POST /build HTTP/1.1", "Host: docker", "", ""],
     ],
-    ids=["override", "two lengths", "a call in a body", "a call behind the body"],
+    ids=["method override", "two lengths", "request in a body", "request after a body"],
 )
-def test_no_other_call_comes_in_by_a_trick(proxy: Proxy, headers: list[str]) -> None:
-    proxy.engine.seen.clear()
+def test_requests_cannot_be_smuggled(proxy: Proxy, headers: list[str]) -> None:
+    proxy.engine.received.clear()
     proxy.send("GET /_ping", *headers)
-    wait_until(lambda: proxy.send("GET /networks") == 200, "the next answer")
-    assert set(proxy.engine.seen) <= {"GET /_ping", "GET /networks"}
+    wait_until(lambda: proxy.send("GET /networks") == 200, "the next response")
+    assert set(proxy.engine.received) <= {"GET /_ping", "GET /networks"}
 
 
-def test_it_stops_at_once_even_while_a_log_is_followed(yes_project: Path, tmp_path: Path) -> None:
+def test_proxy_stops_promptly_while_a_log_is_followed(yes_project: Path, tmp_path: Path) -> None:
     with running_proxy(yes_project, tmp_path) as proxy:
         following = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
         following.request("GET", f"/containers/{ID}/logs?follow=1")
@@ -251,5 +252,5 @@ def test_it_stops_at_once_even_while_a_log_is_followed(yes_project: Path, tmp_pa
         started = time.monotonic()
         proxy.stop()
         proxy.running.process.wait(30)
-        assert time.monotonic() - started < 8  # 2 s, and what the engine takes for the container
+        assert time.monotonic() - started < 8  # 2 s, and the time to remove the container
         following.close()

@@ -1,6 +1,6 @@
-"""Every LogQL query of the Grafana files, run on real Loki that has the real service's lines.
+"""Every LogQL query of the Grafana files, run on real Loki with log lines of the real service.
 
-They come with the labels and the structured metadata that Promtail makes of them.
+The test adds the labels and the structured metadata that Promtail would add.
 """
 
 import json
@@ -27,14 +27,14 @@ FAILED_TABLE = "log-explorer / Failed requests (table) A"
 LINES = "log-explorer / Log lines (logs) A"
 TRACE_TO_LOGS = "datasources / tracesToLogsV2"
 NOT_JSON = "Fatal Python error: not JSON"
-OF_LOKI = 'level=warn msg="not JSON"'
+LOKI_LINE = 'level=warn msg="not JSON"'
 
 each_query = pytest.mark.parametrize("query", LOGQL.values(), ids=LOGQL)
 
 
 @dataclass
 class Logged:
-    """A Loki with the lines of a service between two times."""
+    """A Loki with the log lines of a service between two times."""
 
     loki: Loki
     lines: list[dict[str, Any]]
@@ -42,18 +42,18 @@ class Logged:
     ended: float
 
     def find(self, query: Query, **values: str) -> list[Json]:
-        """Return what a query finds when Grafana shows all of the time."""
+        """Return the result of a query over the whole time range."""
         window = f"{round(self.ended - self.started) + 1}s"
         text = query.rendered(__auto=window, __range=window, **values)
         return self.loki.query(text, self.started, self.ended)
 
-    def counts(self, name: str, label: str, **values: str) -> dict[str, int]:
-        """Return the number that a query gives for each value of a label."""
+    def values(self, name: str, label: str, **values: str) -> dict[str, int]:
+        """Return the value of each series of a query, by one of its labels."""
         found = self.find(LOGQL[name], **values)
         return {series["metric"][label]: int(series["value"][1]) for series in found}
 
-    def texts(self, name: str, **values: str) -> list[str]:
-        """Return the lines that a query shows."""
+    def lines_of(self, name: str, **values: str) -> list[str]:
+        """Return the log lines of a query, as Grafana displays them."""
         streams = self.find(LOGQL[name], **values)
         return [text for stream in streams for _, text in stream["values"]]
 
@@ -61,25 +61,26 @@ class Logged:
 def make_requests(backend: Backend) -> None:
     for path in (ITEMS, ITEMS, f"{ITEMS}/7", "/nowhere", "/extra/raise", "/extra/raise"):
         backend.get(path)
-    backend.get("/extra/log", params={"message": "Of ours"})
+    backend.get("/extra/log", params={"message": "A warning"})
     backend.get("/last")
     backend.wait_for_log(path="/last")
 
 
 def as_streams(lines: list[dict[str, Any]]) -> list[Json]:
-    """Return the streams that Promtail makes of a service's lines."""
+    """Return log lines of the backend as the streams that Promtail would push."""
     return [
         {
             "stream": labels("backend", line["level"]),
             "values": [
-                [at(line), json.dumps(line), {k: line[k] for k in LOG_METADATA & line.keys()}]
+                [unix_ns(line), json.dumps(line), {k: line[k] for k in LOG_METADATA & line.keys()}]
             ],
         }
         for line in lines
     ]
 
 
-def at(line: dict[str, Any]) -> str:
+def unix_ns(line: dict[str, Any]) -> str:
+    """Return the timestamp of a log line in nanoseconds, as Loki expects it."""
     return f"{datetime.fromisoformat(line['timestamp']).timestamp() * 1000:.0f}000000"
 
 
@@ -96,14 +97,14 @@ def loki(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loki]:
 
 @pytest.fixture(scope="module")
 def logged(loki: Loki, yes_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Logged:
-    """Return a Loki with the lines of some requests, and some that are not JSON."""
+    """Return a Loki with the log lines of some requests, and two that are not JSON."""
     started = time.time()
     database = tmp_path_factory.mktemp("database") / "app.db"
     with running_backend(yes_project, database) as backend:
         make_requests(backend)
         lines = backend.log()
     now = str(time.time_ns())
-    others = {("backend", "unknown"): NOT_JSON, ("loki", "warning"): OF_LOKI}
+    others = {("backend", "unknown"): NOT_JSON, ("loki", "warning"): LOKI_LINE}
     loki.push(
         as_streams(lines)
         + [{"stream": labels(*key), "values": [[now, text]]} for key, text in others.items()]
@@ -111,27 +112,27 @@ def logged(loki: Loki, yes_project: Path, tmp_path_factory: pytest.TempPathFacto
     return Logged(loki, lines, started, time.time() + 1)
 
 
-def test_the_lines_have_the_labels_of_the_contract() -> None:
+def test_log_lines_have_the_documented_labels() -> None:
     assert labels("backend", "info").keys() == LOG_LABELS
 
 
 @each_query
-def test_query_finds_nothing_before_the_first_line(loki: Loki, query: Query) -> None:
+def test_query_finds_nothing_before_the_first_log_line(loki: Loki, query: Query) -> None:
     hour = 3600.0
     before = Logged(loki, [], time.time() - 2 * hour, time.time() - hour)
     assert before.find(query, **{"__trace.traceId": "0" * 31 + "1"}) == []
 
 
 @each_query
-def test_query_finds_lines(logged: Logged, query: Query) -> None:
+def test_query_finds_log_lines(logged: Logged, query: Query) -> None:
     trace_id = logged.lines[-1]["trace_id"]
     assert logged.find(query, **{"__trace.traceId": trace_id})
 
 
-def test_volume_is_the_number_of_lines_of_each_level(logged: Logged) -> None:
+def test_volume_is_the_number_of_log_lines_of_each_level(logged: Logged) -> None:
     written = Counter(line["level"] for line in logged.lines)
     assert written.keys() >= {"info", "warning", "error"}
-    assert logged.counts(VOLUME, "level", service="backend") == {**written, "unknown": 1}
+    assert logged.values(VOLUME, "level", service="backend") == {**written, "unknown": 1}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_volume_is_the_number_of_lines_of_each_level(logged: Logged) -> None:
     [
         ({"service": "loki"}, {"warning": 1}),
         ({"service": "backend|loki", "level": "error|unknown"}, {"error": 2, "unknown": 1}),
-        ({"search": "OF ours"}, {"warning": 1}),
+        ({"search": "a WARNing"}, {"warning": 1}),
         ({"search": 'items/\\d"'}, {"info": 1}),
         ({"search": "not json"}, {"unknown": 1, "warning": 1}),
         ({"endpoint": ITEMS}, {"info": 2}),
@@ -147,35 +148,33 @@ def test_volume_is_the_number_of_lines_of_each_level(logged: Logged) -> None:
         ({"endpoint": ITEMS, "level": "error"}, {}),
     ],
 )
-def test_filters_apply_to_volume_and_lines(
+def test_filters_apply_to_volume_and_log_lines(
     logged: Logged, filters: dict[str, str], expected: dict[str, int]
 ) -> None:
-    assert logged.counts(VOLUME, "level", **filters) == expected
-    assert len(logged.texts(LINES, **filters)) == sum(expected.values())
+    assert logged.values(VOLUME, "level", **filters) == expected
+    assert len(logged.lines_of(LINES, **filters)) == sum(expected.values())
 
 
-def test_lines_are_shown_as_their_message_with_the_exception_or_as_they_are(
-    logged: Logged,
-) -> None:
-    shown = logged.texts(LINES)
-    assert {f"GET {ITEMS} 200", "Of ours", NOT_JSON, OF_LOKI} <= set(shown)
+def test_log_lines_are_displayed_as_message_and_exception_or_unchanged(logged: Logged) -> None:
+    shown = logged.lines_of(LINES)
+    assert {f"GET {ITEMS} 200", "A warning", NOT_JSON, LOKI_LINE} <= set(shown)
     (error, _) = (text for text in shown if text.startswith("GET /extra/raise failed"))
     assert error.endswith("RuntimeError: boom")
 
 
 def test_failed_requests_are_counted_by_endpoint(logged: Logged) -> None:
-    assert logged.counts(FAILED, "endpoint") == {"/extra/raise": 2}
-    assert logged.counts(FAILED, "endpoint", endpoint=ITEMS) == {}
+    assert logged.values(FAILED, "endpoint") == {"/extra/raise": 2}
+    assert logged.values(FAILED, "endpoint", endpoint=ITEMS) == {}
 
 
 def test_failed_requests_are_listed_with_their_status_and_time(logged: Logged) -> None:
-    shown = logged.texts(FAILED_TABLE)
+    shown = logged.lines_of(FAILED_TABLE)
     assert len(shown) == 2
     assert all(re.fullmatch(r"GET /extra/raise 500 after [\d.]+ ms", text) for text in shown)
 
 
 @pytest.mark.parametrize("name", [LINES, FAILED_TABLE, "backend-service / Logs (logs) A"])
-def test_each_line_of_a_request_has_one_label_that_links_to_its_trace(
+def test_log_line_of_a_request_has_one_label_that_links_to_its_trace(
     logged: Logged, name: str
 ) -> None:
     (loki,) = (source for source in datasources() if source["type"] == "loki")
@@ -191,11 +190,12 @@ def test_each_line_of_a_request_has_one_label_that_links_to_its_trace(
     assert found <= ids
 
 
-def test_a_trace_leads_to_exactly_its_own_lines(logged: Logged) -> None:
+def test_trace_links_to_exactly_its_own_log_lines(logged: Logged) -> None:
     (error, _) = (line for line in logged.lines if line["level"] == "error")
     own = [line for line in logged.lines if line.get("trace_id") == error["trace_id"]]
     shown = wait_until(
-        lambda: logged.texts(TRACE_TO_LOGS, **{"__trace.traceId": error["trace_id"]}), "lines"
+        lambda: logged.lines_of(TRACE_TO_LOGS, **{"__trace.traceId": error["trace_id"]}),
+        "log lines",
     )
     fields = ("message", "exception")
     expected = ["\n".join(line[name] for name in fields if line.get(name)) for line in own]

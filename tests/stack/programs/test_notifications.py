@@ -1,4 +1,4 @@
-"""Who is told of an alert: real Alertmanager, started as the overlay does, and a receiver of its messages."""
+"""Notifications of alerts: real Alertmanager with the overlay's command, and a webhook receiver."""
 
 import json
 import re
@@ -18,12 +18,12 @@ import requests
 
 from scripts.engine import OVERLAY, configuration
 from tests.support.ports import free_port
-from tests.support.prerequisites import need_engine, need_image
+from tests.support.prerequisites import require_docker, require_image
 from tests.support.processes import Running, start_process, stop
 from tests.support.prometheus import exposed
 from tests.support.waiting import wait_until
 
-Message = dict[str, Any]
+Json = dict[str, Any]
 Labels = dict[str, str]
 
 PAGE = {"alertname": "Burn", "severity": "page", "project": "p", "job": "backend", "slo": "latency"}
@@ -33,21 +33,21 @@ OTHER = TICKET | {"slo": "availability"}
 
 @dataclass
 class Receiver:
-    """What ALERT_WEBHOOK_URL stands for."""
+    """A webhook receiver, to which ALERT_WEBHOOK_URL points."""
 
     url: str = ""
-    status: int = 200  # of its answers
-    messages: list[Message] = field(default_factory=list)
+    status: int = 200  # of its responses
+    notifications: list[Json] = field(default_factory=list)
 
-    def seen(self) -> list[tuple[str, list[str]]]:
-        """Return each message's status with the name and objective of its alerts."""
+    def received(self) -> list[tuple[str, list[str]]]:
+        """Return each notification's status, and the name and objective of its alerts."""
         return [
-            (message["status"], sorted(" ".join(name_of(each)) for each in message["alerts"]))
-            for message in self.messages
+            (each["status"], sorted(" ".join(name_of(alert)) for alert in each["alerts"]))
+            for each in self.notifications
         ]
 
 
-def name_of(alert: Message) -> tuple[str, str]:
+def name_of(alert: Json) -> tuple[str, str]:
     """Return an alert's name and objective."""
     return alert["labels"]["alertname"], alert["labels"]["slo"]
 
@@ -55,13 +55,13 @@ def name_of(alert: Message) -> tuple[str, str]:
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     """Run a receiver on a free loopback port."""
-    receiving = Receiver()
+    running = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            receiving.messages.append(json.loads(body))
-            self.send_response(receiving.status)
+            running.notifications.append(json.loads(body))
+            self.send_response(running.status)
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:
@@ -69,9 +69,9 @@ def receiver() -> Iterator[Receiver]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    receiving.url = f"http://127.0.0.1:{server.server_port}/alerts?token=a&b={{}}"
+    running.url = f"http://127.0.0.1:{server.server_port}/alerts?token=a&b={{}}"
     try:
-        yield receiving
+        yield running
     finally:
         server.shutdown()
         server.server_close()
@@ -84,48 +84,50 @@ class Alertmanager:
     url: str
     running: Running
 
-    def raise_alerts(self, *alerts: Labels, ended: bool = False) -> None:
-        """Do as Prometheus does when alerts fire or end."""
+    def send_alerts(self, *alerts: Labels, resolved: bool = False) -> None:
+        """Send firing or resolved alerts, as Prometheus does."""
         now = datetime.now(UTC)
-        # It waits for more of a name only while the first of them is new.
-        times = {"endsAt": now} if ended else {"startsAt": now, "endsAt": now + timedelta(hours=1)}
-        lasts = {name: moment.isoformat() for name, moment in times.items()}
-        body = [{"labels": labels, **lasts} for labels in alerts]
+        # group_wait applies only to alerts that have just started.
+        firing = {"startsAt": now, "endsAt": now + timedelta(hours=1)}
+        times = {"endsAt": now} if resolved else firing
+        formatted = {name: time.isoformat() for name, time in times.items()}
+        body = [{"labels": labels, **formatted} for labels in alerts]
         requests.post(f"{self.url}/api/v2/alerts", json=body, timeout=10).raise_for_status()
 
-    def active(self) -> list[Message]:
-        """Return the alerts that it has."""
-        found: list[Message] = requests.get(f"{self.url}/api/v2/alerts", timeout=10).json()
+    def alerts(self) -> list[Json]:
+        """Return all alerts that are not resolved."""
+        found: list[Json] = requests.get(f"{self.url}/api/v2/alerts", timeout=10).json()
         return found
 
     def values(self, metric: str, **labels: str) -> list[float]:
-        """Return the values of a metric where it has these labels."""
+        """Return the values of a metric; labels select samples."""
         return exposed(self.url, metric, **labels)
 
 
 def service_of(project: Path, name: str = "alertmanager") -> dict[str, Any]:
-    """Return a service of the overlay, whose image must be there."""
-    need_engine()
+    """Return a service of the overlay. Skip the test if its image is missing."""
+    require_docker()
     service: dict[str, Any] = configuration(project, OVERLAY)["services"][name]
-    need_image(service["image"])
+    require_image(service["image"])
     return service
 
 
 @contextmanager
 def alertmanager(project: Path, folder: Path, webhook: str) -> Iterator[Alertmanager]:
-    """Run the overlay's Alertmanager on this machine's network; it waits for a second, not for minutes.
+    """Run the overlay's Alertmanager on the host network, with all group intervals set to a second.
 
     Args:
         project: The generated project.
-        folder: An empty one.
-        webhook: ALERT_WEBHOOK_URL.
+        folder: An empty folder for its configuration.
+        webhook: The value of ALERT_WEBHOOK_URL.
     """
     service = service_of(project)
     copy = shutil.copytree(project / "observability" / "alertmanager", folder / "alertmanager")
     config = copy / "alertmanager.yml"
-    hasty, waits = re.subn(r"(group_(?:wait|interval)): \w+", r"\1: 1s", config.read_text())
-    assert waits == 2
-    config.write_text(hasty)
+    # group_wait: 30s
+    text, replaced = re.subn(r"(group_(?:wait|interval)): \w+", r"\1: 1s", config.read_text())
+    assert replaced == 2
+    config.write_text(text)
     address = f"127.0.0.1:{free_port()}"
     command = ["docker", "run", "--rm", "--network=host", "--read-only", "--cap-drop=ALL"]
     command += ["--tmpfs=/tmp", f"--volume={copy}:/etc/alertmanager:ro"]
@@ -133,12 +135,14 @@ def alertmanager(project: Path, folder: Path, webhook: str) -> Iterator[Alertman
     command += [service["image"], *service["entrypoint"][1:], *service["command"]]
     with start_process([*command, f"--web.listen-address={address}"]) as running:
         url = f"http://{address}"
-        running.wait_until(lambda: requests.get(f"{url}/-/ready", timeout=10).ok, "Alertmanager")
+        running.wait_until(
+            lambda: requests.get(f"{url}/-/ready", timeout=10).ok, "Alertmanager to be ready"
+        )
         yield Alertmanager(url, running)
 
 
 @pytest.fixture
-def telling(yes_project: Path, tmp_path: Path, receiver: Receiver) -> Iterator[Alertmanager]:
+def notifying(yes_project: Path, tmp_path: Path, receiver: Receiver) -> Iterator[Alertmanager]:
     with alertmanager(yes_project, tmp_path, receiver.url) as running:
         yield running
 
@@ -152,33 +156,35 @@ def test_amtool_accepts_the_configuration(yes_project: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_alerts_of_one_name_come_in_one_message(telling: Alertmanager, receiver: Receiver) -> None:
-    telling.raise_alerts(PAGE, PAGE | {"slo": "availability"}, PAGE | {"alertname": "Another"})
-    wait_until(lambda: len(receiver.messages) == 2, "two messages")
-    assert sorted(receiver.seen()) == [
+def test_alerts_with_the_same_name_are_grouped_in_one_notification(
+    notifying: Alertmanager, receiver: Receiver
+) -> None:
+    notifying.send_alerts(PAGE, PAGE | {"slo": "availability"}, PAGE | {"alertname": "Another"})
+    wait_until(lambda: len(receiver.notifications) == 2, "two notifications")
+    assert sorted(receiver.received()) == [
         ("firing", ["Another latency"]),
         ("firing", ["Burn availability", "Burn latency"]),
     ]
 
 
-def test_the_end_of_an_alert_is_told(telling: Alertmanager, receiver: Receiver) -> None:
-    telling.raise_alerts(PAGE)
-    wait_until(lambda: len(receiver.messages) == 1, "the first message")
-    telling.raise_alerts(PAGE, ended=True)
-    wait_until(lambda: len(receiver.messages) == 2, "the second message")
-    assert receiver.seen() == [("firing", ["Burn latency"]), ("resolved", ["Burn latency"])]
-    assert telling.active() == []
+def test_resolved_alert_is_notified(notifying: Alertmanager, receiver: Receiver) -> None:
+    notifying.send_alerts(PAGE)
+    wait_until(lambda: len(receiver.notifications) == 1, "the first notification")
+    notifying.send_alerts(PAGE, resolved=True)
+    wait_until(lambda: len(receiver.notifications) == 2, "the second notification")
+    assert receiver.received() == [("firing", ["Burn latency"]), ("resolved", ["Burn latency"])]
+    assert notifying.alerts() == []
 
 
-def test_who_was_paged_gets_no_ticket_about_the_same(
-    telling: Alertmanager, receiver: Receiver
+def test_page_suppresses_the_ticket_for_the_same_problem(
+    notifying: Alertmanager, receiver: Receiver
 ) -> None:
-    telling.raise_alerts(PAGE)
-    wait_until(lambda: len(receiver.messages) == 1, "the page")
-    telling.raise_alerts(TICKET, OTHER)
-    wait_until(lambda: len(receiver.messages) == 2, "the ticket about something else")
-    assert receiver.seen()[1] == ("firing", ["SlowBurn availability"])
-    states = {name_of(each): each["status"]["state"] for each in telling.active()}
+    notifying.send_alerts(PAGE)
+    wait_until(lambda: len(receiver.notifications) == 1, "the page")
+    notifying.send_alerts(TICKET, OTHER)
+    wait_until(lambda: len(receiver.notifications) == 2, "the ticket for another objective")
+    assert receiver.received()[1] == ("firing", ["SlowBurn availability"])
+    states = {name_of(each): each["status"]["state"] for each in notifying.alerts()}
     assert states == {
         ("Burn", "latency"): "active",
         ("SlowBurn", "latency"): "suppressed",
@@ -186,55 +192,57 @@ def test_who_was_paged_gets_no_ticket_about_the_same(
     }
 
 
-def test_a_message_that_is_refused_is_counted(telling: Alertmanager, receiver: Receiver) -> None:
-    """The alert NotificationsFailing sees an increase of what was 0 from the start."""
+def test_rejected_notification_is_counted(notifying: Alertmanager, receiver: Receiver) -> None:
+    """The counter is 0 from the start, so the alert NotificationsFailing sees its first increase."""
 
     def failed() -> list[float]:
         labels = {"integration": "webhook", "reason": "clientError"}
-        return telling.values("alertmanager_notifications_failed_total", **labels)
+        return notifying.values("alertmanager_notifications_failed_total", **labels)
 
     assert failed() == [0]
     receiver.status = 404
-    telling.raise_alerts(PAGE)
-    wait_until(lambda: failed() > [0], "the count")
+    notifying.send_alerts(PAGE)
+    wait_until(lambda: failed() > [0], "the failure to be counted")
 
 
-def test_it_is_silent_without_an_address(
-    yes_project: Path, tmp_path: Path, telling: Alertmanager, receiver: Receiver
+def test_nothing_is_sent_without_a_webhook_url(
+    yes_project: Path, tmp_path: Path, notifying: Alertmanager, receiver: Receiver
 ) -> None:
     with alertmanager(yes_project, tmp_path / "silent", "") as silent:
-        silent.raise_alerts(PAGE)
-        wait_until(lambda: len(silent.active()) == 1, "the alert")
-        telling.raise_alerts(PAGE)  # with the same waiting time, and later
-        wait_until(lambda: receiver.messages, "a message from the one that tells")
+        silent.send_alerts(PAGE)
+        wait_until(lambda: len(silent.alerts()) == 1, "the alert")
+        notifying.send_alerts(PAGE)  # later, with the same group_wait
+        wait_until(lambda: receiver.notifications, "a notification of the other Alertmanager")
         for metric in ("notifications", "notification_requests", "notifications_failed"):
             assert sum(silent.values(f"alertmanager_{metric}_total")) == 0
-        assert silent.active()[0]["receivers"] == [{"name": "silent"}]
+        assert silent.alerts()[0]["receivers"] == [{"name": "silent"}]
         stop(silent.running.process)
         assert "level=WARN" not in silent.running.output()
         assert "level=ERROR" not in silent.running.output()
-    assert sum(telling.values("alertmanager_notifications_total")) == 1
-    assert len(receiver.messages) == 1
+    assert sum(notifying.values("alertmanager_notifications_total")) == 1
+    assert len(receiver.notifications) == 1
 
 
-def test_a_notification_leads_to_the_dashboard(
+def test_alert_links_to_its_dashboard(
     yes_project: Path, tmp_path: Path, receiver: Receiver
 ) -> None:
-    """The receiver takes the place of Alertmanager, and gets what Prometheus says of BackendDown."""
+    """The receiver replaces Alertmanager, and receives BackendDown from Prometheus."""
     service = service_of(yes_project, "prometheus")
     copy = shutil.copytree(yes_project / "observability" / "prometheus", tmp_path / "prometheus")
     config, rules = copy / "prometheus.yml", copy / "rules" / "alerts.yml"
     address = receiver.url.split("/")[2]
     text = config.read_text().replace("[alertmanager:9093]", f"[{address}]")
-    config.write_text(text.split("scrape_configs:")[0])  # outside, those names are somebody else's
+    # On the host network, the targets' names could be those of other hosts.
+    config.write_text(text.split("scrape_configs:")[0])
+    # for: 1m
     rules.write_text(re.sub(r"(for|interval): \w+", r"\1: 1s", rules.read_text()))
     command = ["docker", "run", "--rm", "--network=host", "--env=PROJECT=p"]
     command += ["--env=GRAFANA_URL=https://grafana.test", f"--volume={copy}:/etc/prometheus:ro"]
     command += [f"--entrypoint={service['entrypoint'][0]}", service["image"]]
     command += [*service["entrypoint"][1:], *service["command"]]
     with start_process([*command, f"--web.listen-address=127.0.0.1:{free_port()}"]) as running:
-        running.wait_until(lambda: receiver.messages, "an alert")
-    sent: Any = receiver.messages[0]  # a list of alerts, as Alertmanager gets it
+        running.wait_until(lambda: receiver.notifications, "an alert")
+    sent: Any = receiver.notifications[0]  # a list of alerts, as Prometheus sends it
     alerts = {each["labels"]["alertname"]: each for each in sent}
     assert alerts["BackendDown"]["labels"].keys() == {"alertname", "severity", "job", "project"}
     link = alerts["BackendDown"]["annotations"]["dashboard_url"]

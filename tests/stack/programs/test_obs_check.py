@@ -1,4 +1,4 @@
-"""What make obs-check says of answers that nobody expects: the program without its container."""
+"""obs_check.py without its container: unexpected responses, and a root path."""
 
 import importlib.util
 import json
@@ -23,30 +23,30 @@ HOPS = ["prometheus", "exemplar", "tempo", "loki", "grafana"]
 
 @pytest.fixture
 def obs_check(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Return the program, which looks once and does not wait."""
+    """Import the program with a timeout of 0 for all hops, so that each is tried once."""
     spec = importlib.util.spec_from_file_location("obs_check", PROGRAM)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setitem(sys.modules, "obs_check", module)  # where its dataclasses look
+    monkeypatch.setitem(sys.modules, "obs_check", module)  # its dataclasses require this
     spec.loader.exec_module(module)
     hops_of = module.hops_of
-    hasty = lambda request: [replace(hop, seconds=0) for hop in hops_of(request)]  # noqa: E731
-    monkeypatch.setattr(module, "hops_of", hasty)
+    once = lambda request: [replace(hop, seconds=0) for hop in hops_of(request)]  # noqa: E731
+    monkeypatch.setattr(module, "hops_of", once)
     return module
 
 
 @pytest.fixture
-def answer(obs_check: ModuleType) -> Iterator[list[object]]:
-    """Let every service give one answer: the last of this list, as JSON."""
-    answers: list[object] = [{}]
+def responses(obs_check: ModuleType) -> Iterator[list[object]]:
+    """Run one server in place of all services. It responds with the last item of this list."""
+    items: list[object] = [{}]
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(json.dumps(answers[-1]).encode())
+            self.wfile.write(json.dumps(items[-1]).encode())
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -55,7 +55,7 @@ def answer(obs_check: ModuleType) -> Iterator[list[object]]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     obs_check.URLS.update(dict.fromkeys(obs_check.URLS, f"http://127.0.0.1:{server.server_port}"))
     try:
-        yield answers
+        yield items
     finally:
         server.shutdown()
         server.server_close()
@@ -75,14 +75,14 @@ def answer(obs_check: ModuleType) -> Iterator[list[object]]:
     ],
     ids=str,
 )
-def test_an_answer_of_another_shape_fails_its_hop_and_not_the_program(
+def test_unexpected_response_fails_its_hop_and_not_the_program(
     obs_check: ModuleType,
-    answer: list[object],
+    responses: list[object],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     unexpected: object,
 ) -> None:
-    answer.append(unexpected)
+    responses.append(unexpected)
     monkeypatch.setattr(sys, "argv", ["obs_check.py", *HOPS])
     assert obs_check.main() == 1
     output = capsys.readouterr().out
@@ -92,7 +92,7 @@ def test_an_answer_of_another_shape_fails_its_hop_and_not_the_program(
     assert output.count("likely cause: ") == len(HOPS)
 
 
-def test_a_request_is_found_also_behind_a_root_path(yes_project: Path, tmp_path: Path) -> None:
+def test_request_is_found_behind_a_root_path(yes_project: Path, tmp_path: Path) -> None:
     with running_backend(yes_project, tmp_path / "app.db", "--root-path=/orders") as backend:
         (tmp_path / "prometheus").mkdir()
         target = backend.url.removeprefix("http://")

@@ -1,4 +1,4 @@
-"""What is written to an archive comes back, and nothing else is ever unpacked: archive.py, without containers."""
+"""archive.py without its container: volumes are restored exactly, and invalid archives are rejected."""
 
 import gzip
 import importlib.util
@@ -25,7 +25,7 @@ VOLUMES = ["a", "b"]
 
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Return archive.py, with volumes in a folder of the test."""
+    """Import archive.py, with volumes in the test's folder."""
     path = TEMPLATE / "observability/archive.py"
     spec = importlib.util.spec_from_file_location("archive", path)
     assert spec
@@ -53,7 +53,7 @@ def saved(archive: ModuleType, tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Return mode and content of each file and folder."""
+    """Return the mode and content of each file and folder."""
     return {
         str(path.relative_to(folder)): (
             path.stat().st_mode,
@@ -64,11 +64,11 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def files(manifest: dict[str, Any]) -> set[str]:
-    """Return the names of the files, which are those that have a checksum."""
+    """Return the names of the files; only files have a checksum."""
     return {name for name, checksum in manifest["sha256"].items() if checksum}
 
 
-def test_what_was_written_comes_back_and_what_came_later_is_gone(
+def test_restore_recovers_the_volumes_and_deletes_newer_files(
     archive: ModuleType, saved: Path
 ) -> None:
     before = contents(archive.VOLUMES)
@@ -82,7 +82,7 @@ def test_what_was_written_comes_back_and_what_came_later_is_gone(
     assert contents(archive.VOLUMES) == before
 
 
-def test_the_second_name_of_a_file_is_a_file_and_what_is_none_is_left_out(
+def test_hard_links_are_stored_as_files_and_pipes_and_sockets_are_omitted(
     archive: ModuleType, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (archive.VOLUMES / "a/again").hardlink_to(archive.VOLUMES / "b/three")
@@ -97,16 +97,16 @@ def test_the_second_name_of_a_file_is_a_file_and_what_is_none_is_left_out(
     assert (archive.VOLUMES / "a/again").read_bytes() == FILES["b/three"]
 
 
-def test_a_link_is_refused_when_it_is_written_not_when_it_is_needed(archive: ModuleType) -> None:
+def test_symbolic_link_is_rejected_by_the_backup_not_by_the_restore(archive: ModuleType) -> None:
     (archive.VOLUMES / "a/link").symlink_to("one")
     with pytest.raises(archive.Rejected, match="a/link is a symbolic link"):
         archive.write("mine", io.BytesIO())
 
 
-def remade(
+def with_members(
     change: Callable[[list[tuple[tarfile.TarInfo, bytes]]], object],
 ) -> Callable[[Path], bytes]:
-    """Return what makes another archive, in order but for what ``change`` does to its members."""
+    """Return a function that copies an archive and changes the list of its members."""
 
     def make(path: Path) -> bytes:
         with tarfile.open(path) as old:
@@ -122,17 +122,17 @@ def remade(
     return make
 
 
-def in_manifest(change: Callable[[dict[str, object]], object]) -> Callable[[Path], bytes]:
+def with_manifest(change: Callable[[dict[str, object]], object]) -> Callable[[Path], bytes]:
     def changed(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
         member, content = members[-1]
         manifest = json.loads(content)
         change(manifest)
         members[-1] = member, json.dumps(manifest).encode()
 
-    return remade(changed)
+    return with_members(changed)
 
 
-def nothing(name: str, kind: bytes = tarfile.REGTYPE) -> tuple[tarfile.TarInfo, bytes]:
+def empty(name: str, kind: bytes = tarfile.REGTYPE) -> tuple[tarfile.TarInfo, bytes]:
     member = tarfile.TarInfo(name)
     member.type = kind
     return member, b""
@@ -143,37 +143,37 @@ def with_trailer(change: Callable[[bytes], bytes]) -> Callable[[Path], bytes]:
 
 
 BROKEN: dict[str, tuple[str, Callable[[Path], bytes]]] = {
-    "last bytes cut": ("damaged", lambda path: path.read_bytes()[:-3]),
-    "all of the trailer cut": ("damaged", with_trailer(lambda _: b"")),
-    "wrong checksum of gzip": ("damaged", with_trailer(lambda end: bytes(4) + end[4:])),
-    "wrong length of gzip": ("damaged", with_trailer(lambda end: end[:4] + bytes(4))),
-    "garbage after its end": ("damaged", lambda path: path.read_bytes() + b"garbage"),
-    "more after its end": ("damaged", lambda p: p.read_bytes() + gzip.compress(b"x" * 20_000)),
-    "itself once more": ("damaged", lambda path: path.read_bytes() * 2),
-    "two manifests": ("follows the manifest", remade(lambda all_: all_.append(all_[-1]))),
-    "a file after the manifest": ("follows the manifest", remade(lambda m: m.append(nothing("a/x")))),
-    "no checksums": ("incomplete", in_manifest(lambda manifest: manifest.pop("sha256"))),
-    "no date": ("incomplete", in_manifest(lambda m: m.update(created="\x1b[2J"))),
-    "a list as manifest": ("incomplete", remade(lambda m: m.append((m.pop()[0], b"[]")))),
-    "a deep manifest": ("incomplete", remade(lambda m: m.append((m.pop()[0], b"[" * 99_999)))),
+    "last bytes missing": ("damaged", lambda path: path.read_bytes()[:-3]),
+    "trailer missing": ("damaged", with_trailer(lambda _: b"")),
+    "wrong gzip checksum": ("damaged", with_trailer(lambda end: bytes(4) + end[4:])),
+    "wrong gzip length": ("damaged", with_trailer(lambda end: end[:4] + bytes(4))),
+    "garbage at the end": ("damaged", lambda path: path.read_bytes() + b"garbage"),
+    "second gzip member": ("damaged", lambda p: p.read_bytes() + gzip.compress(b"x" * 20_000)),
+    "archive twice": ("damaged", lambda path: path.read_bytes() * 2),
+    "two manifests": ("follows the manifest", with_members(lambda all_: all_.append(all_[-1]))),
+    "a file after the manifest": ("follows the manifest", with_members(lambda m: m.append(empty("a/x")))),
+    "no checksums": ("incomplete", with_manifest(lambda manifest: manifest.pop("sha256"))),
+    "no date": ("incomplete", with_manifest(lambda m: m.update(created="\x1b[2J"))),
+    "a list as manifest": ("incomplete", with_members(lambda m: m.append((m.pop()[0], b"[]")))),
+    "a deep manifest": ("incomplete", with_members(lambda m: m.append((m.pop()[0], b"[" * 99_999)))),
     "a folder as manifest": (
         "is not a file or folder of a volume",
-        remade(lambda m: m.insert(0, nothing("manifest.json", tarfile.DIRTYPE))),
+        with_members(lambda m: m.insert(0, empty("manifest.json", tarfile.DIRTYPE))),
     ),
-    "a file twice": ("'a/one' is a duplicate", remade(lambda m: m.insert(-1, nothing("a/one")))),
-    "a file as folder": ("checksums differ", remade(lambda m: m.insert(-1, nothing("a/one/x")))),
-    "a folder as file": ("'a/deep' is a duplicate", remade(lambda m: m.insert(-1, nothing("a/deep")))),
-    "a volume as file": ("'b' is a duplicate", remade(lambda m: m.insert(-1, nothing("b")))),
-    "dots": ("is not a file or folder of a volume", remade(lambda m: m.insert(-1, nothing("a/./x")))),
-    "outside": ("is not a file or folder of a volume", remade(lambda m: m.insert(-1, nothing("a/../../x")))),
-    "a link": ("is not a file or folder of a volume", remade(lambda m: m.insert(-1, nothing("a/x", tarfile.SYMTYPE)))),
-    "a hard link": ("is not a file or folder of a volume", remade(lambda m: m.insert(-1, nothing("a/x", tarfile.LNKTYPE)))),
-    "a device": ("is not a file or folder of a volume", remade(lambda m: m.insert(-1, nothing("a/x", tarfile.BLKTYPE)))),
+    "a file twice": ("'a/one' is a duplicate", with_members(lambda m: m.insert(-1, empty("a/one")))),
+    "a file as folder": ("checksums differ", with_members(lambda m: m.insert(-1, empty("a/one/x")))),
+    "a folder as file": ("'a/deep' is a duplicate", with_members(lambda m: m.insert(-1, empty("a/deep")))),
+    "a volume as file": ("'b' is a duplicate", with_members(lambda m: m.insert(-1, empty("b")))),
+    "dots": ("is not a file or folder of a volume", with_members(lambda m: m.insert(-1, empty("a/./x")))),
+    "outside": ("is not a file or folder of a volume", with_members(lambda m: m.insert(-1, empty("a/../../x")))),
+    "a link": ("is not a file or folder of a volume", with_members(lambda m: m.insert(-1, empty("a/x", tarfile.SYMTYPE)))),
+    "a hard link": ("is not a file or folder of a volume", with_members(lambda m: m.insert(-1, empty("a/x", tarfile.LNKTYPE)))),
+    "a device": ("is not a file or folder of a volume", with_members(lambda m: m.insert(-1, empty("a/x", tarfile.BLKTYPE)))),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("message", "make"), BROKEN.values(), ids=BROKEN)
-def test_a_damaged_archive_is_refused(
+def test_invalid_archive_is_rejected(
     archive: ModuleType, saved: Path, message: str, make: Callable[[Path], bytes]
 ) -> None:
     broken = saved.with_name("broken.tar.gz")
@@ -182,9 +182,9 @@ def test_a_damaged_archive_is_refused(
         archive.verify(broken, "mine", VOLUMES)
 
 
-def test_any_cut_and_any_changed_byte_is_noticed(archive: ModuleType, saved: Path) -> None:
+def test_any_truncation_and_any_changed_byte_is_detected(archive: ModuleType, saved: Path) -> None:
     data, broken = saved.read_bytes(), saved.with_name("broken.tar.gz")
-    # Bytes 3 to 9 of gzip's header mean nothing here: flags, time and system.
+    # Bytes 3 to 9 of gzip's header (flags, time and system) do not matter.
     positions = [*range(3), *range(10, len(data), max(1, len(data) // 40)), len(data) - 1]
     for position in positions:
         changed = bytearray(data)
@@ -195,10 +195,10 @@ def test_any_cut_and_any_changed_byte_is_noticed(archive: ModuleType, saved: Pat
                 archive.verify(broken, "mine", VOLUMES)
             except archive.Rejected:
                 continue
-            assert gzip.decompress(damaged) == gzip.decompress(data)  # packed in another way
+            assert gzip.decompress(damaged) == gzip.decompress(data)  # only compressed differently
 
 
-def test_a_manifest_that_would_fill_the_memory_is_not_read(
+def test_manifest_that_is_too_large_is_not_read(
     archive: ModuleType, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archive, "MANIFEST_MAX", 100)
@@ -206,7 +206,7 @@ def test_a_manifest_that_would_fill_the_memory_is_not_read(
         archive.verify(saved, "mine", VOLUMES)
 
 
-def test_nothing_is_deleted_where_the_archive_would_not_fit(
+def test_nothing_is_deleted_if_the_archive_does_not_fit_on_the_disk(
     archive: ModuleType, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def disk(blocks: int) -> Callable[[object], object]:
@@ -222,7 +222,8 @@ def test_nothing_is_deleted_where_the_archive_would_not_fit(
     assert contents(archive.VOLUMES) == before
     monkeypatch.setattr(os, "statvfs", disk(1000))
     archive.restore(saved, size)
-    monkeypatch.setattr(os, "statvfs", disk(4))  # what is there now makes room for the rest
+    # Existing files are replaced, so their space counts as free.
+    monkeypatch.setattr(os, "statvfs", disk(4))
     archive.restore(saved, size)
 
 
@@ -236,7 +237,7 @@ esac
 """
 
 
-def test_a_path_may_have_any_character_and_what_was_written_is_verified(tmp_path: Path) -> None:
+def test_backup_path_can_contain_any_character_and_the_archive_is_verified(tmp_path: Path) -> None:
     path = path_with_stub(DOCKER, tmp_path)
     log = tmp_path / "log"
     file = tmp_path / 'a:b, "c" d.tar.gz'

@@ -1,4 +1,4 @@
-"""The merged Compose model, with the core alone and with the overlay."""
+"""The merged Compose model of the core, and of the core with the overlay."""
 
 import os
 import re
@@ -29,12 +29,13 @@ VOLUMES = {
     "tempo": {"/var/tempo"},
     "grafana": {"/var/lib/grafana"},
 }
+# ${LOKI_PORT:-3100}, ${GRAFANA_ADMIN_PASSWORD:?set it in .env} or ${METRICS_TOKEN:+yes}
 VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::(?:[-?]([^${}]*)|\+[^${}]*))?\}")
 
 Services = dict[str, dict[str, Any]]
 
 
-def need_compose() -> None:
+def require_compose() -> None:
     version = ["docker", "compose", "version"]
     if not shutil.which("docker") or subprocess.run(version, capture_output=True).returncode:
         unavailable("the program docker compose is missing")
@@ -42,7 +43,7 @@ def need_compose() -> None:
 
 @pytest.fixture(scope="module")
 def model(yes_project: Path) -> dict[str, Any]:
-    need_compose()
+    require_compose()
     return configuration(yes_project, OVERLAY)
 
 
@@ -54,16 +55,16 @@ def services(model: dict[str, Any]) -> Services:
 
 @pytest.fixture(scope="module")
 def core(yes_project: Path) -> dict[str, Any]:
-    need_compose()
+    require_compose()
     backend: dict[str, Any] = configuration(yes_project, CORE)["services"]["backend"]
     return backend
 
 
-def test_the_overlay_adds_exactly_the_stack(services: Services) -> None:
+def test_overlay_adds_exactly_the_services_of_the_stack(services: Services) -> None:
     assert services.keys() == {"backend"} | STACK | ONE_SHOT
 
 
-def test_the_overlay_changes_only_what_the_backend_needs(
+def test_overlay_changes_only_these_settings_of_the_backend(
     core: dict[str, Any], services: Services
 ) -> None:
     changed = {key for key in services["backend"] if services["backend"][key] != core.get(key)}
@@ -71,7 +72,7 @@ def test_the_overlay_changes_only_what_the_backend_needs(
     assert "depends_on" not in services["backend"]
 
 
-def test_what_stays_in_the_stack_asks_no_proxy(services: Services) -> None:
+def test_requests_inside_the_stack_bypass_proxies(services: Services) -> None:
     checks = [service["healthcheck"]["test"] for name, service in services.items() if name in STACK]
     for check in checks:
         assert "wget" not in check or check[2:4] == ["-Y", "off"]
@@ -80,35 +81,35 @@ def test_what_stays_in_the_stack_asks_no_proxy(services: Services) -> None:
     assert services["grafana"]["environment"]["NO_PROXY"] == "prometheus,loki,tempo"
 
 
-def test_the_core_alone_has_no_extension(core: dict[str, Any]) -> None:
+def test_core_has_no_extensions(core: dict[str, Any]) -> None:
     assert (core["image"], core.get("environment")) == ("my-service-backend:core", None)
 
 
-def test_the_stack_gives_way_to_the_backend(services: Services) -> None:
-    assert "cpu_shares" not in services["backend"]  # 1,024 then
+def test_backend_has_more_cpu_shares_than_the_stack(services: Services) -> None:
+    assert "cpu_shares" not in services["backend"]  # default: 1,024
     assert {services[name]["cpu_shares"] for name in STACK} == {256}
 
 
-def test_go_frees_memory_before_the_limit_is_reached(services: Services) -> None:
-    """Prometheus looks after that itself; the others are small."""
+def test_go_memory_limit_is_below_the_container_limit(services: Services) -> None:
+    """Prometheus sets its limit itself; the other services are small."""
     for name in ("loki", "promtail", "tempo"):
         limit = int(services[name]["mem_limit"])
         soft = services[name]["environment"]["GOMEMLIMIT"].removesuffix("MiB")
         assert 0.75 * limit <= int(soft) * 2**20 <= 0.85 * limit, name
-    grafana = services["grafana"]  # beside its plugins
+    grafana = services["grafana"]  # its plugins are processes of their own
     soft = grafana["environment"]["GOMEMLIMIT"].removesuffix("MiB")
     assert 0.5 * int(grafana["mem_limit"]) <= int(soft) * 2**20 <= 0.7 * int(grafana["mem_limit"])
 
 
-def test_every_port_is_bound_to_loopback(services: Services) -> None:
+def test_all_ports_are_bound_to_loopback(services: Services) -> None:
     ports = [port for service in services.values() for port in service.get("ports", [])]
     assert len(ports) == 8
     assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
     assert len({port["published"] for port in ports}) == 8
 
 
-def test_what_is_opened_to_the_network_are_two_decisions(yes_project: Path, tmp_path: Path) -> None:
-    need_compose()
+def test_each_bind_address_opens_only_its_service(yes_project: Path, tmp_path: Path) -> None:
+    require_compose()
     project = shutil.copytree(yes_project, tmp_path / "project")
     for variable in ("BIND_ADDRESS", "BACKEND_BIND_ADDRESS"):
         (project / ".env").write_text(f"GRAFANA_ADMIN_PASSWORD=x\n{variable}=192.0.2.1\n")
@@ -118,34 +119,37 @@ def test_what_is_opened_to_the_network_are_two_decisions(yes_project: Path, tmp_
             for name, service in services.items()
             if "192.0.2.1" in {port["host_ip"] for port in service.get("ports", [])}
         }
-        # The others have no sign-in.
+        # The other services are unauthenticated.
         assert opened == {"backend" if variable.startswith("BACKEND") else "grafana"}
 
 
-def test_every_service_is_confined(services: Services) -> None:
+def test_services_follow_the_security_rules(services: Services) -> None:
     broken = {(name, rule) for name, service in services.items() for rule in broken_rules(service)}
-    # Which user an image has is known only when it runs.
+    # The model does not contain the user of an image.
     assert broken == EXCEPTIONS.keys() - {("promtail", "is not root")}
     assert not [name for name, service in services.items() if "container_name" in service]
 
 
-def test_every_service_restarts_rotates_its_log_and_tells_its_health(services: Services) -> None:
+def test_every_service_has_a_restart_policy_log_rotation_and_a_health_check(
+    services: Services,
+) -> None:
     for name, service in services.items():
         assert service["restart"] == ("no" if name in ONE_SHOT else "unless-stopped"), name
         assert service["logging"]["options"].keys() == {"max-size", "max-file"}, name
         assert ("healthcheck" in service) == (name not in ONE_SHOT), name
 
 
-def test_every_image_of_the_stack_is_pinned(services: Services) -> None:
+def test_images_of_the_stack_are_pinned_by_version(services: Services) -> None:
     for name in STACK:
+        # prom/prometheus:v3.16.0 or haproxy:3.2.25-alpine
         assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+\.\d+(-alpine)?", services[name]["image"]), name
 
 
-def test_no_web_page_of_others_may_read_metrics(services: Services) -> None:
+def test_web_pages_of_other_origins_cannot_read_metrics(services: Services) -> None:
     assert "--web.cors.origin=^$$" in services["prometheus"]["command"]
 
 
-def test_what_others_may_make_of_the_stores_is_bounded(yes_project: Path) -> None:
+def test_clients_cannot_delete_log_lines_and_tempo_limits_its_series(yes_project: Path) -> None:
     folder = yes_project / "observability"
     loki = yaml.safe_load((folder / "loki/loki-config.yml").read_text())
     assert loki["limits_config"]["deletion_mode"] == "disabled"
@@ -153,7 +157,7 @@ def test_what_others_may_make_of_the_stores_is_bounded(yes_project: Path) -> Non
     assert 0 < tempo["overrides"]["defaults"]["metrics_generator"]["max_active_series"] <= 20_000
 
 
-def test_data_is_on_named_volumes(services: Services) -> None:
+def test_data_is_stored_on_named_volumes(services: Services) -> None:
     for name, service in services.items():
         mounts = service.get("volumes", [])
         volumes = [mount for mount in mounts if mount["type"] == "volume"]
@@ -161,9 +165,9 @@ def test_data_is_on_named_volumes(services: Services) -> None:
         assert data == VOLUMES.get(name, set()), name
 
 
-def test_only_the_proxy_sees_the_engine(services: Services) -> None:
-    seen = [name for name, service in services.items() if "docker.sock" in str(service)]
-    assert seen == ["docker-proxy"]
+def test_only_docker_proxy_has_the_docker_socket(services: Services) -> None:
+    found = [name for name, service in services.items() if "docker.sock" in str(service)]
+    assert found == ["docker-proxy"]
     assert list(services["docker-proxy"]["networks"]) == ["docker-api"]
     assert "ports" not in services["docker-proxy"]
     assert {n for n, s in services.items() if "docker-api" in s["networks"]} == {
@@ -172,8 +176,8 @@ def test_only_the_proxy_sees_the_engine(services: Services) -> None:
     }
 
 
-def test_the_engines_socket_is_a_setting(yes_project: Path, tmp_path: Path) -> None:
-    need_compose()
+def test_docker_socket_can_be_set(yes_project: Path, tmp_path: Path) -> None:
+    require_compose()
     project = shutil.copytree(yes_project, tmp_path / "project")
     socket = "/run/user/1000/podman/podman.sock"
     (project / ".env").write_text(f"GRAFANA_ADMIN_PASSWORD=x\nDOCKER_SOCKET={socket}\n")
@@ -184,24 +188,25 @@ def test_the_engines_socket_is_a_setting(yes_project: Path, tmp_path: Path) -> N
     assert socket in (project / ".env.example").read_text()
 
 
-def test_what_differs_is_told_with_its_reason(yes_project: Path) -> None:
+def test_security_page_lists_the_exceptions_to_the_rules(yes_project: Path) -> None:
     page = (yes_project / "observability/SECURITY.md").read_text(encoding="utf-8")
     table = page.split("Only these differ:", 1)[1].split("\n\n", 2)[1]
-    told = {
-        (service, words)
-        for service, may in re.findall(r"(?m)^\| `([\w-]+)` \| (.*?) \|", table)
-        for words in may.split("; ")
+    # | `promtail` | be root | its image expects root |
+    listed = {
+        (service, exception)
+        for service, cell in re.findall(r"(?m)^\| `([\w-]+)` \| (.*?) \|", table)
+        for exception in cell.split("; ")
     }
-    words = {
+    texts = {
         "is not root": "be root",
-        "mounts of the host are read-only": "open the engine's socket for writing",
-        "is held by SELinux": "be without SELinux",
-        "has namespaces of its own": "be in the host's user namespace",
+        "has read-only bind mounts": "open the engine's socket for writing",
+        "is confined by SELinux": "be without SELinux",
+        "has its own namespaces": "be in the host's user namespace",
     }
-    assert told == {(service, words[rule]) for service, rule in EXCEPTIONS}
+    assert listed == {(service, texts[rule]) for service, rule in EXCEPTIONS}
 
 
-def test_the_network_is_named_after_the_project(model: dict[str, Any]) -> None:
+def test_network_is_named_after_the_project(model: dict[str, Any]) -> None:
     assert model["networks"]["default"]["name"] == "my-service-network"
     assert model["networks"]["docker-api"]["internal"] is True
 
@@ -215,11 +220,12 @@ def test_env_example_lists_every_variable_with_its_default(
     text = "\n".join((project / file).read_text() for file in files)
     text = re.sub(r"(?m)^#.*", "", text)
     used: dict[str, str] = {}
-    while found := VARIABLE.findall(text):  # one may be the default of another
+    while found := VARIABLE.findall(text):  # a default can contain variables
         used |= dict(found)
         text = VARIABLE.sub(r"\2", text)
     del used["COMPOSE_PROJECT_NAME"]
     lines = (project / ".env.example").read_text().splitlines()
+    # LOKI_PORT=3100, or commented out: # LOKI_PORT=3100
     listed = dict(re.findall(r"^(?:# )?([A-Z_]+)=(.*)$", "\n".join(lines), re.MULTILINE))
     if variant == "yes":
         assert listed.pop("GRAFANA_ADMIN_PASSWORD") == ""
@@ -227,10 +233,8 @@ def test_env_example_lists_every_variable_with_its_default(
     assert listed == used
 
 
-def test_a_missing_password_stops_the_stack_and_says_what_to_do(
-    yes_project: Path, tmp_path: Path
-) -> None:
-    need_compose()
+def test_missing_password_is_an_error_that_names_the_fix(yes_project: Path, tmp_path: Path) -> None:
+    require_compose()
     project = tmp_path / "project"
     shutil.copytree(yes_project, project)
     (project / ".env").unlink()
@@ -241,14 +245,14 @@ def test_a_missing_password_stops_the_stack_and_says_what_to_do(
     assert "make obs-up" in done.stderr
 
 
-def test_promtool_accepts_the_configuration_of_prometheus(
-    yes_project: Path, tmp_path: Path
-) -> None:
+def test_promtool_accepts_the_prometheus_configuration(yes_project: Path, tmp_path: Path) -> None:
     if not shutil.which("promtool"):
         unavailable("the program promtool is missing")
     folder = shutil.copytree(yes_project / "observability" / "prometheus", tmp_path / "prometheus")
     config = folder / "prometheus.yml"
-    (folder / "metrics-token").touch()  # promtool wants to see what start.sh makes in the container
+    (
+        folder / "metrics-token"
+    ).touch()  # promtool requires the file, which start.sh creates in the container
     text = config.read_text("utf-8").replace("/tmp/metrics-token", "metrics-token")  # noqa: S108
     config.write_text(text, "utf-8")
     done = subprocess.run(
@@ -261,7 +265,7 @@ def test_promtool_accepts_the_configuration_of_prometheus(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_yaml_file_of_the_stack_parses(yes_project: Path) -> None:
+def test_yaml_files_parse(yes_project: Path) -> None:
     files = [name for name in tree(yes_project) if name.endswith(".yml")]
     assert len(files) >= 7
     for name in files:

@@ -1,4 +1,4 @@
-"""Panels of Grafana's dashboards: what they show without data, and their tables."""
+"""Panels of the dashboards: what they show without data, and their tables."""
 
 import json
 import re
@@ -23,7 +23,7 @@ ALL_COLUMNS = {"id": "byRegexp", "options": ".*"}
 
 
 def text_when_empty(panel: Json) -> str:
-    """Return what a panel says until its query returns something."""
+    """Return the text that a panel shows while its query returns nothing."""
     queries = json.dumps(panel["targets"])
     if panel["title"].startswith(("Failed", "Failing")):
         return "No failed requests"
@@ -38,9 +38,11 @@ def text_when_empty(panel: Json) -> str:
 
 
 @each_dashboard
-def test_empty_panels_use_the_same_words_for_the_same_thing(path: Path) -> None:
+def test_empty_panels_show_the_text_for_their_data(path: Path) -> None:
     for panel in panels(load(path)):
-        assert panel["type"] in SHOWN_AS_VALUE | SHOWN_AS_MESSAGE | IGNORED, "decide what it says"
+        assert panel["type"] in SHOWN_AS_VALUE | SHOWN_AS_MESSAGE | IGNORED, (
+            "add its type to one of the sets"
+        )
         expected = None if panel["type"] in IGNORED else text_when_empty(panel)
         assert panel["fieldConfig"]["defaults"].get("noValue") == expected, panel["title"]
 
@@ -50,7 +52,7 @@ def test_empty_panels_have_a_neutral_color_and_an_ordinary_text_size(path: Path)
     for panel in panels(load(path)):
         mappings = panel["fieldConfig"]["defaults"].get("mappings", [])
         assert mappings == ([NEUTRAL] if panel["type"] in SHOWN_AS_VALUE else []), panel["title"]
-        # A panel of several values is wide, and Grafana would enlarge a single text to fill it.
+        # Grafana would enlarge a single text to fill a panel that is wide enough for several values.
         several = panel["type"] in SHOWN_AS_VALUE and len(panel["targets"]) > 1
         size = panel["options"].get("text", {}).get("valueSize")
         assert size == (32 if several else None), panel["title"]
@@ -58,7 +60,7 @@ def test_empty_panels_have_a_neutral_color_and_an_ordinary_text_size(path: Path)
 
 @each_dashboard
 def test_text_of_an_empty_table_does_not_appear_in_empty_cells(path: Path) -> None:
-    """A null cell shows noValue, too, with the links of its column. Later overrides win."""
+    """A null cell shows noValue, too, with the links of its column. The last override wins."""
     for panel in panels(load(path)):
         if panel["type"] != "table":
             continue
@@ -79,8 +81,8 @@ def test_text_of_an_empty_table_does_not_appear_in_empty_cells(path: Path) -> No
         assert panel["fieldConfig"]["defaults"]["noValue"] not in texts
 
 
-def test_trace_without_a_duration_took_less_than_a_millisecond() -> None:
-    """Tempo counts whole milliseconds, and leaves out a 0."""
+def test_trace_without_a_duration_is_shown_as_less_than_a_millisecond() -> None:
+    """Tempo truncates durations to milliseconds, and omits a 0."""
     (table,) = tables(tableType="traces")
     duration = {"matcher": {"id": "byName", "options": "Duration"}}
     override = duration | {"properties": [{"id": "noValue", "value": "<1 ms"}]}
@@ -91,29 +93,29 @@ def test_trace_without_a_duration_took_less_than_a_millisecond() -> None:
 
 
 def test_tables_of_log_lines_show_the_newest_first() -> None:
-    """Loki returns each stream on its own. Grafana has two names for the column of the time."""
+    """Loki returns each stream separately. Grafana has two names for some columns."""
     for table in tables(queryType="range"):
         assert table["options"]["sortBy"] == [{"displayName": "Time", "desc": True}]
         assert renamed(table) == {"timestamp": "Time", "Line": "Request", "body": "Request"}
 
 
 @each_dashboard
-def test_counts_are_exact_where_they_are_shown_as_numbers(path: Path) -> None:
-    """Grafana abbreviates with the unit short: 19 K."""
+def test_stats_and_tables_do_not_abbreviate_numbers(path: Path) -> None:
+    """The unit short of Grafana abbreviates: 19 K."""
     shown = [panel for panel in panels(load(path)) if panel["type"] in {"stat", "table"}]
     assert [panel["title"] for panel in shown if "short" in units(panel)] == []
 
 
 def units(panel: Json) -> set[str]:
-    """Return the units of a panel, those of overrides too."""
+    """Return the units of a panel, including those of its overrides."""
     config = panel["fieldConfig"]
     properties = [each for override in config["overrides"] for each in override["properties"]]
     found = {each["value"] for each in properties if each["id"] == "unit"}
     return found | {config["defaults"].get("unit", "")}
 
 
-def test_tables_hide_only_columns_that_their_links_need() -> None:
-    """Grafana 13.2 hides a column by custom.hideFrom.viz; links can still read it."""
+def test_tables_hide_only_columns_that_their_links_use() -> None:
+    """Grafana 13.2 hides a column with custom.hideFrom.viz; links can still use it."""
     hidden = {}
     for table in tables(format="table"):
         hidden[table["title"]] = {
@@ -122,10 +124,12 @@ def test_tables_hide_only_columns_that_their_links_need() -> None:
             if {"id": "custom.hideFrom.viz", "value": True} in override["properties"]
         }
         # `${__data.fields.Endpoint:percentencode}`
-        needed = set(re.findall(r"\$\{__data\.fields\.(\w+)", json.dumps(table)))
-        assert hidden[table["title"]] == needed
+        linked = set(re.findall(r"\$\{__data\.fields\.(\w+)", json.dumps(table)))
+        assert hidden[table["title"]] == linked
         shown = set(renamed(table).values()) - hidden[table["title"]]
-        assert len(shown & {"Route", "Endpoint"}) == 1, "a route is its method and its endpoint"
+        assert len(shown & {"Route", "Endpoint"}) == 1, (
+            "a table has either routes (method and endpoint) or endpoints"
+        )
     assert [title for title, columns in hidden.items() if columns] == [
         "Slowest routes",
         "Failing routes",

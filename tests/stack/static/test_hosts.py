@@ -1,4 +1,4 @@
-"""Differences between machines: umask, SELinux, syntax of .env, Compose files, Docker versions."""
+"""Differences between hosts: umask, SELinux, syntax of .env, Compose files, Docker versions."""
 
 import os
 import re
@@ -19,12 +19,12 @@ from tests.support.template import ROOT, TEMPLATE, Bake, copy_template
 PREPARE = ["sh", "observability/prepare.sh"]
 
 
-def hidden(project: Path) -> list[str]:
-    """Return the mounted files and folders that the containers' users could not read."""
+def unreadable(project: Path) -> list[str]:
+    """Return the mounted files and folders that the users of the containers cannot read."""
     folder = project / "observability"
     modes = {path: path.stat().st_mode for path in (folder, *folder.rglob("*"))}
-    needed = {path: 0o555 if stat.S_ISDIR(mode) else 0o444 for path, mode in modes.items()}
-    return [str(path) for path, mode in modes.items() if mode & needed[path] != needed[path]]
+    required = {path: 0o555 if stat.S_ISDIR(mode) else 0o444 for path, mode in modes.items()}
+    return [str(path) for path, mode in modes.items() if mode & required[path] != required[path]]
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def path_with_docker(docker: str, tmp_path: Path) -> Callable[..., str]:
 # --- umask ---------------------------------------------------------------------------------------
 
 
-def test_what_containers_mount_is_readable_after_generating_under_umask_077(tmp_path: Path) -> None:
+def test_mounted_files_are_readable_after_generation_with_umask_077(tmp_path: Path) -> None:
     (tmp_path / "clone").mkdir()
     copy_template(tmp_path / "clone")
     generate = [sys.executable, "-m", "cookiecutter", "clone", "--no-input"]
@@ -53,20 +53,20 @@ def test_what_containers_mount_is_readable_after_generating_under_umask_077(tmp_
         subprocess.run(command, cwd=tmp_path, env=env, umask=0o077, check=True, capture_output=True)
     project = tmp_path / "my-service"
     assert not (project / "backend/app/main.py").stat().st_mode & 0o077
-    assert hidden(project) == []
+    assert unreadable(project) == []
 
 
-def test_make_obs_makes_a_clone_under_umask_077_readable_and_says_so(
+def test_prepare_makes_a_clone_with_umask_077_readable_and_reports_it(
     bake: Bake, path_with_docker: Callable[..., str]
 ) -> None:
     project = bake()
     subprocess.run(["chmod", "-R", "go=", "."], cwd=project, check=True)
-    assert len(hidden(project)) > 20
+    assert len(unreadable(project)) > 20
     path = path_with_docker()
     assert run(project, *PREPARE, path=path).stdout == (
         "Made observability/ readable for the users of the containers.\n"
     )
-    assert hidden(project) == []
+    assert unreadable(project) == []
     assert (project / ".env").stat().st_mode & 0o777 == 0o600
     assert run(project, *PREPARE, path=path).stdout == ""
 
@@ -74,7 +74,7 @@ def test_make_obs_makes_a_clone_under_umask_077_readable_and_says_so(
 # --- SELinux, user namespaces --------------------------------------------------------------------
 
 
-def test_what_is_mounted_is_relabelled_and_the_engines_socket_is_not(
+def test_bind_mounts_are_relabelled_except_the_docker_socket(
     docker: str, yes_project: Path
 ) -> None:
     services = configuration(yes_project, OVERLAY)["services"]
@@ -85,8 +85,9 @@ def test_what_is_mounted_is_relabelled_and_the_engines_socket_is_not(
     assert set(labels.values()) == {"z"}
 
 
-def test_no_volume_has_the_option_that_podman_compose_refuses(yes_project: Path) -> None:
+def test_volumes_avoid_the_nocopy_syntax_that_podman_compose_rejects(yes_project: Path) -> None:
     overlay = (yes_project / "compose.observability.yml").read_text("utf-8")
+    # - loki-data:/loki:nocopy
     assert not re.search(r"(?m)^ *- [\w./-]+:/\S*nocopy", overlay)
     assert overlay.count("{ nocopy: true }") == 7
 
@@ -110,14 +111,12 @@ def test_no_volume_has_the_option_that_podman_compose_refuses(yes_project: Path)
         ("BACKEND_PORT=", "8000"),
     ],
 )
-def test_make_reads_env_as_compose_does(
-    bake: Bake, docker: str, lines: str, published: str
-) -> None:
+def test_make_parses_env_like_compose(bake: Bake, docker: str, lines: str, published: str) -> None:
     project = bake()
     with (project / ".env").open("a", encoding="utf-8") as env:
         env.write(f"\n{lines}\n")
-    made = run(project, "make", "--dry-run", "obs-dev").stdout
-    assert made.rstrip().endswith(f"--reload --no-access-log --port {published[:4]}")
+    commands = run(project, "make", "--dry-run", "obs-dev").stdout
+    assert commands.rstrip().endswith(f"--reload --no-access-log --port {published[:4]}")
     (port,) = configuration(project, OVERLAY)["services"]["backend"]["ports"]
     assert port["published"] == published
 
@@ -129,7 +128,7 @@ def test_make_reads_env_as_compose_does(
         *(" GRAFANA_ADMIN_PASSWORD = 'mine' # x", "A=mine\nGRAFANA_ADMIN_PASSWORD=${A}"),
     ],
 )
-def test_a_password_is_kept_however_it_is_written(
+def test_existing_password_is_kept_in_any_syntax(
     bake: Bake, path_with_docker: Callable[..., str], line: str
 ) -> None:
     project = bake()
@@ -144,7 +143,7 @@ def test_a_password_is_kept_however_it_is_written(
 @pytest.mark.parametrize(
     "text", [None, "", "X=1", "X=1\nexport GRAFANA_ADMIN_PASSWORD=\nY=2\n"], ids=str
 )
-def test_an_env_without_a_password_gets_one(
+def test_missing_password_is_generated(
     bake: Bake, path_with_docker: Callable[..., str], text: str | None
 ) -> None:
     project = bake()
@@ -170,7 +169,7 @@ def test_an_env_without_a_password_gets_one(
 
 
 @pytest.mark.parametrize(
-    ("files", "env", "more"),
+    ("files", "env", "additional"),
     [
         ([], "", []),
         (["compose.override.yml"], "", ["compose.override.yml"]),
@@ -181,19 +180,19 @@ def test_an_env_without_a_password_gets_one(
         (["a.yml"], "COMPOSE_PATH_SEPARATOR=;\nCOMPOSE_FILE=compose.yml;a.yml", ["a.yml"]),
     ],
 )
-def test_make_obs_takes_the_files_that_compose_would(
-    bake: Bake, docker: str, files: list[str], env: str, more: list[str]
+def test_make_uses_the_same_compose_files_as_compose(
+    bake: Bake, docker: str, files: list[str], env: str, additional: list[str]
 ) -> None:
     project = bake()
     for name in files:
         (project / name).write_text("services: {backend: {environment: {MINE: yes}}}")
     with (project / ".env").open("a", encoding="utf-8") as settings:
         settings.write(f"\n{env}\n")
-    made = run(project, "make", "--dry-run", "obs-logs").stdout
-    command = re.findall(r"(?m)^docker compose (.*) logs --follow", made)
-    assert command == [" ".join(f"-f {name}" for name in [*OVERLAY, *more])]
-    composed = run(project, "sh", "-c", f"{docker} compose {command[0]} config").stdout
-    assert ("MINE" in composed) == bool(more)
+    commands = run(project, "make", "--dry-run", "obs-logs").stdout
+    command = re.findall(r"(?m)^docker compose (.*) logs --follow", commands)
+    assert command == [" ".join(f"-f {name}" for name in [*OVERLAY, *additional])]
+    model = run(project, "sh", "-c", f"{docker} compose {command[0]} config").stdout
+    assert ("MINE" in model) == bool(additional)
 
 
 # --- Versions ------------------------------------------------------------------------------------
@@ -201,14 +200,14 @@ def test_make_obs_takes_the_files_that_compose_would(
 
 @pytest.mark.parametrize("compose", ["2.21.0", "v2.21.3", "2.40.3-3", "5.0.1"])
 @pytest.mark.parametrize("api", ["1.41", "1.52"])
-def test_a_docker_that_is_new_enough_is_accepted(
+def test_supported_docker_versions_are_accepted(
     bake: Bake, path_with_docker: Callable[..., str], compose: str, api: str
 ) -> None:
     assert run(bake(), *PREPARE, path=path_with_docker(compose, api)).returncode == 0
 
 
 @pytest.mark.parametrize(
-    ("compose", "api", "said"),
+    ("compose", "api", "message"),
     [
         ("2.20.3", "1.41", "Docker Compose 2.20.3 is too old: 2.21 or newer"),
         ("v2.3.3", "1.41", "Docker Compose v2.3.3 is too old: 2.21 or newer"),
@@ -216,49 +215,50 @@ def test_a_docker_that_is_new_enough_is_accepted(
         ("2.21.0", "1.40", "Docker's API 1.40 is too old: 1.41 or newer"),
     ],
 )
-def test_an_older_docker_is_refused_in_one_line(
-    bake: Bake, path_with_docker: Callable[..., str], compose: str, api: str, said: str
+def test_older_docker_is_rejected_with_one_line(
+    bake: Bake, path_with_docker: Callable[..., str], compose: str, api: str, message: str
 ) -> None:
     project = bake()
     done = run(project, *PREPARE, path=path_with_docker(compose, api))
     assert done.returncode == 1
-    assert done.stdout.startswith(said)
+    assert done.stdout.startswith(message)
     assert done.stdout.count("\n") == 1
 
 
-def test_the_readme_names_the_versions_that_are_refused(yes_project: Path) -> None:
+def test_readme_has_the_minimum_versions(yes_project: Path) -> None:
     script = (yes_project / "observability/prepare.sh").read_text("utf-8")
-    needed = re.findall(r'(?m)^at_least "\$\w+" (\d+) (\d+)', script)
-    assert needed == [("2", "21"), ("1", "41")]
+    # at_least "$compose" 2 21
+    required = re.findall(r'(?m)^at_least "\$\w+" (\d+) (\d+)', script)
+    assert required == [("2", "21"), ("1", "41")]
     for page in (yes_project / "README.md", ROOT / "README.md"):
         assert "Docker 20.10 with Compose 2.21" in page.read_text("utf-8"), page
 
 
-def test_nothing_asks_for_an_api_that_docker_29_refuses() -> None:
+def test_no_api_version_is_used_that_docker_29_rejects() -> None:
     older = r"/v1\.(1[2-9]|[23][0-9]|4[0-3])/"
     assert re.findall(older, "/v1.12/ /v1.41/ /v1.43/ /v1.44/ /v1.0/") == ["12", "41", "43"]
     found = run(ROOT, "git", "grep", "-nE", older).stdout
     assert [line for line in found.splitlines() if "test_hosts.py" not in line] == []
 
 
-def test_every_target_of_the_stack_prepares_it_first(yes_project: Path) -> None:
+def test_targets_of_the_stack_depend_on_obs_prepare(yes_project: Path) -> None:
+    # obs-up: obs-prepare ## start the stack
     rules: dict[str, Any] = dict(
         re.findall(
             r"(?m)^(obs-[a-z-]+|build|check-config)::? (.*?)(?: ##.*)?$",
             (yes_project / "observability/obs.mk").read_text("utf-8"),
         )
     )
-    without = {name for name, needs in rules.items() if needs != "obs-prepare"}
-    assert without == {"obs-dev"}  # no container
+    others = {name for name, required in rules.items() if required != "obs-prepare"}
+    assert others == {"obs-dev"}  # runs no container
 
 
-def test_every_mention_of_an_image_has_the_version_of_the_overlay() -> None:
+def test_mentioned_images_have_the_version_of_the_overlay() -> None:
     overlay = (TEMPLATE / "compose.observability.yml").read_text("utf-8")
+    # ${LOKI_IMAGE:-grafana/loki:3.7.8}
     images = dict(re.findall(r"_IMAGE:-([\w/-]+):([\w.-]+)}", overlay))
     assert len(images) == 8
-    places = ["--", ".", ":!docs/reliability.*", ":!CHANGELOG.md"]  # records of the past
-    mentions = run(
-        ROOT, "git", "grep", "-ohE", rf"({'|'.join(images)}):v?[0-9][a-z0-9.-]*", *places
-    )
+    paths = ["--", ".", ":!docs/reliability.*", ":!CHANGELOG.md"]  # history
+    mentions = run(ROOT, "git", "grep", "-ohE", rf"({'|'.join(images)}):v?[0-9][a-z0-9.-]*", *paths)
     found = {line.rstrip(".-") for line in mentions.stdout.splitlines()}
     assert found == {f"{name}:{version}" for name, version in images.items()}

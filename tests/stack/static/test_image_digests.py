@@ -1,4 +1,4 @@
-"""The images of the stack, fixed by their digests: pin.sh with a stub in place of Docker."""
+"""make obs-pin pins images by their digests: pin.sh with a stub in place of Docker."""
 
 import subprocess
 from pathlib import Path
@@ -9,7 +9,7 @@ from tests.support.docker import path_with_stub
 from tests.support.template import Bake
 
 DIGEST = f"sha256:{'0a' * 32}"
-# Images are the stub's; the rest is Docker's own, which reads .env.
+# Compose is the real program, which reads .env.
 DOCKER = f"""#!/bin/sh
 case $1 in
   compose) exec REAL "$@" ;;
@@ -40,7 +40,7 @@ def pin(project: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_every_image_that_has_a_digest_is_fixed_by_it(project: Path) -> None:
+def test_images_are_pinned_by_their_digest_if_they_have_one(project: Path) -> None:
     env = project / ".env"
     before = env.read_text()
     env.write_text(
@@ -49,9 +49,9 @@ def test_every_image_that_has_a_digest_is_fixed_by_it(project: Path) -> None:
     done = pin(project)
     assert done.returncode == 0, done.stderr
     lines = env.read_text().splitlines()
-    kept = {*before.splitlines(), "HAPROXY_IMAGE=mirror/none:1"}
-    assert kept <= {*lines}
-    assert sorted(set(lines) - kept) == sorted(done.stdout.splitlines())
+    unchanged = {*before.splitlines(), "HAPROXY_IMAGE=mirror/none:1"}
+    assert unchanged <= {*lines}
+    assert sorted(set(lines) - unchanged) == sorted(done.stdout.splitlines())
     pinned = dict(line.split("=", 1) for line in done.stdout.splitlines())
     assert pinned["LOKI_IMAGE"] == f"mirror/loki:3@{DIGEST}"
     assert pinned["PROMETHEUS_IMAGE"].startswith("prom/prometheus:v")
@@ -63,7 +63,7 @@ def test_every_image_that_has_a_digest_is_fixed_by_it(project: Path) -> None:
     assert {path.name for path in project.glob(".env*")} == {".env", ".env.example"}
 
 
-def test_once_more_changes_nothing(project: Path) -> None:
+def test_second_run_changes_nothing(project: Path) -> None:
     pin(project)
     before = (project / ".env").read_text()
     assert pin(project).returncode == 0

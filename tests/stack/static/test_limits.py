@@ -1,4 +1,4 @@
-"""Limits between the service and the stores: each limit accepts what the previous one lets through."""
+"""Limits between the service and the stores: each step accepts the maximum of the previous one."""
 
 import logging
 import re
@@ -19,7 +19,7 @@ EXEMPLAR_MAX = 128  # characters: https://prometheus.io/docs/specs/om/open_metri
 
 
 def size_of(text: str) -> int:
-    """Return the bytes of a size such as 16MB. Loki uses units of 1,024."""
+    """Return a size of Loki, such as 16MB, in bytes. Loki uses units of 1,024."""
     number, unit = re.fullmatch(r"(\d+)([KM])B", text).groups()  # type: ignore[union-attr]
     return int(number) * {"K": 2**10, "M": 2**20}[unit]
 
@@ -33,14 +33,14 @@ def error() -> BaseException:
         return error
 
 
-def test_what_the_sdk_cuts_is_cut_again_where_it_can_be_seen(
+def test_attribute_limit_of_the_sdk_is_above_the_limit_that_marks_truncation(
     observability: ModuleType, overlay: Any
 ) -> None:
-    kept = int(overlay["backend"]["environment"]["OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"])
-    assert kept > observability.redaction.TEXT_MAX
+    limit = int(overlay["backend"]["environment"]["OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"])
+    assert limit > observability.redaction.TEXT_MAX
 
 
-def test_a_batch_of_the_longest_spans_reaches_tempo_whole(
+def test_tempo_accepts_a_batch_of_the_longest_spans(
     observability: ModuleType, overlay: Any, error: BaseException
 ) -> None:
     exporter = InMemorySpanExporter()
@@ -62,7 +62,7 @@ def test_a_batch_of_the_longest_spans_reaches_tempo_whole(
     assert 4 * 2**20 < size <= grpc["max_recv_msg_size_mib"] * 2**20
 
 
-def test_the_longest_line_of_an_error_reaches_loki_whole(
+def test_loki_accepts_the_longest_log_line_of_an_error(
     observability: ModuleType, error: BaseException
 ) -> None:
     formatter = observability.logs.JsonFormatter(observability.redaction.Redactor())
@@ -73,7 +73,7 @@ def test_the_longest_line_of_an_error_reaches_loki_whole(
     assert 200_000 < len(formatter.format(record)) <= size_of(limits["max_line_size"])
 
 
-def test_what_loki_takes_in_a_second_is_more_than_a_batch_of_promtail() -> None:
+def test_rate_limits_of_loki_are_above_a_batch_of_promtail() -> None:
     limits = stack_file("loki/loki-config.yml")["limits_config"]
     batch = 2**20  # Promtail's default, in bytes
     assert "batchsize" not in stack_file("promtail/promtail-config.yml")["clients"][0]
@@ -84,15 +84,17 @@ def test_what_loki_takes_in_a_second_is_more_than_a_batch_of_promtail() -> None:
     )
 
 
-def test_a_line_has_fewer_labels_and_metadata_than_loki_takes() -> None:
+def test_log_lines_have_fewer_labels_and_metadata_than_the_limits_of_loki() -> None:
     (job,) = stack_file("promtail/promtail-config.yml")["scrape_configs"]
     text = (TEMPLATE / "observability/promtail/promtail-config.yml").read_text("utf-8")
     labels = {each["target_label"] for each in job["relabel_configs"] if "target_label" in each}
     assert len(labels | {"level"}) <= LOKI_DEFAULTS["max_label_names_per_series"]
+    # structured_metadata:
+    #   trace_id:
     metadata = re.findall(r"structured_metadata:\n((?: +\w+:\n)+)", text)[0].split()
     assert 0 < len(metadata) < LOKI_DEFAULTS["max_structured_metadata_entries_count"]
 
 
-def test_an_exemplar_is_short_enough(observability: ModuleType) -> None:
+def test_exemplars_are_within_the_limit_of_openmetrics(observability: ModuleType) -> None:
     ids = {"trace_id": "0" * 32, "span_id": "0" * 16}
     assert len("".join([*ids, *ids.values()])) <= EXEMPLAR_MAX

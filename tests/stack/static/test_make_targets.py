@@ -1,4 +1,4 @@
-"""What the stack's own scripts tell Docker to do: a stub takes its place, and notes each call."""
+"""Make targets and scripts of the stack, with a stub in place of Docker that records each call."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from tests.support.docker import path_with_stub
 from tests.support.template import Bake
 from tests.support.waiting import wait_until
 
-# A project "demo" with the services backend, grafana and loki, of which grafana does not run.
+# A project "demo" with the services backend, grafana and loki; grafana does not run.
 DOCKER = r"""#!/bin/sh
 printf '%s\n' "$*" >>calls
 if [ -n "${FAILS:-}" ]; then
@@ -21,7 +21,7 @@ fi
 case "$*" in
   "compose version"*) echo 2.21.0 ;;
   "version "*) echo 1.41 ;;
-  # A setting: this .env has none but the password.
+  # Expands ${VARIABLE:-default} and ${VARIABLE:+value}; .env sets only the password.
   *"-f - config --images") sed -n 's/.*"${[A-Z_]*:[-+]\(.*\)}\(.*\)".*/\1\2/p' ;;
   *"config --format json") printf '{\n  "name": "demo",\n  "services": {}\n}\n' ;;
   *"observability.yml config --volumes") printf '%s\n' backend-data loki-data grafana-data ;;
@@ -45,7 +45,7 @@ CHANGES = ("rm", "run", "stop", "down", "create")
 
 @dataclass
 class Project:
-    """A generated project beside the stub."""
+    """A generated project whose commands call the stub."""
 
     folder: Path
     env: dict[str, str]
@@ -53,7 +53,7 @@ class Project:
     def make(
         self, *arguments: str, answer: str = "", **env: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a target of its Makefile."""
+        """Run a make target; ``answer`` is its standard input."""
         return subprocess.run(
             ["make", *arguments],
             cwd=self.folder,
@@ -65,15 +65,15 @@ class Project:
         )
 
     def calls(self) -> list[str]:
-        """Return what the stub was called with, without the options of Compose and its first questions."""
+        """Return the arguments of each call, without the files of Compose, version checks and settings."""
         path = self.folder / "calls"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        asked = ("version", "compose version", "compose -f - config")
-        lines = [line for line in lines if not line.startswith(asked)]
+        ignored = ("version", "compose version", "compose -f - config")
+        lines = [line for line in lines if not line.startswith(ignored)]
         return [line.rpartition("compose.observability.yml ")[2] for line in lines]
 
     def changes(self) -> list[str]:
-        """Return those calls that changed something."""
+        """Return the calls that change something."""
         return [call for call in self.calls() if set(call.split()) & set(CHANGES)]
 
 
@@ -88,7 +88,7 @@ def project(bake: Bake, tmp_path: Path) -> Project:
 
 
 @pytest.mark.parametrize("target", ["obs-check", "obs-alert-test", "obs-traffic"])
-def test_a_check_says_that_the_stack_was_never_built(project: Project, target: str) -> None:
+def test_check_reports_that_the_stack_was_never_built(project: Project, target: str) -> None:
     done = project.make(target, FAILS="image inspect demo-backend:observability")
     assert done.returncode == 2
     assert "The backend's image is missing. Run make obs-up once." in done.stderr
@@ -100,7 +100,7 @@ def test_a_check_says_that_the_stack_was_never_built(project: Project, target: s
 # --- build, check-config -----------------------------------------------------------------------
 
 
-def test_the_core_targets_include_the_stack_in_a_fresh_clone(project: Project) -> None:
+def test_core_targets_include_the_stack_in_a_fresh_clone(project: Project) -> None:
     (project.folder / ".env").unlink()
     assert project.make("build").returncode == 0
     assert project.calls() == ["compose build", "build"]
@@ -116,7 +116,7 @@ def test_the_core_targets_include_the_stack_in_a_fresh_clone(project: Project) -
 # --- obs-clean ---------------------------------------------------------------------------------
 
 
-def test_clean_deletes_what_the_stack_has_and_nothing_of_the_service(project: Project) -> None:
+def test_clean_deletes_only_containers_and_volumes_of_the_stack(project: Project) -> None:
     done = project.make("obs-clean", answer="yes\n")
     assert done.returncode == 0, done.stderr
     assert "\n  demo_loki-data\n" in done.stdout
@@ -125,31 +125,29 @@ def test_clean_deletes_what_the_stack_has_and_nothing_of_the_service(project: Pr
 
 
 @pytest.mark.parametrize("answer", ["", "\n", "no\n", "y\n", "YES\n"])
-def test_clean_deletes_nothing_without_a_yes(project: Project, answer: str) -> None:
+def test_clean_requires_confirmation(project: Project, answer: str) -> None:
     done = project.make("obs-clean", answer=answer)
     assert (done.returncode, "Nothing was deleted." in done.stdout) == (2, True)
     assert project.changes() == []
 
 
-# --- What fails --------------------------------------------------------------------------------
+# --- Failures ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("target", "fails"),
     [
-        *(("obs-clean", f"config --{what}") for what in ("format json", "volumes", "services")),
+        *(("obs-clean", f"config --{option}") for option in ("format json", "volumes", "services")),
         ("obs-clean", "volume ls"),
         ("obs-clean", "volume rm"),
-        *(("obs-backup", f"config --{what}") for what in ("format", "volumes", "services")),
-        *(("obs-backup", what) for what in ("config --images", "ps --services", "run")),
+        *(("obs-backup", f"config --{option}") for option in ("format", "volumes", "services")),
+        *(("obs-backup", command) for command in ("config --images", "ps --services", "run")),
         ("obs-status", "config --format json"),
         ("obs-status", "system df"),
         ("obs-status", "ps --all"),
     ],
 )
-def test_a_call_of_docker_that_fails_is_a_failure(
-    project: Project, target: str, fails: str
-) -> None:
+def test_target_fails_if_a_docker_command_fails(project: Project, target: str, fails: str) -> None:
     done = project.make(target, answer="yes\n", FAILS=fails)
     assert done.returncode == 2
     assert f"{fails} fails" in done.stderr
@@ -162,7 +160,7 @@ def test_a_call_of_docker_that_fails_is_a_failure(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_backup_that_is_interrupted_starts_the_stack_again(
+def test_interrupted_backup_starts_the_stack_again(
     project: Project, number: signal.Signals
 ) -> None:
     compose = "docker compose -f compose.yml -f compose.observability.yml"
@@ -172,12 +170,12 @@ def test_a_backup_that_is_interrupted_starts_the_stack_again(
         env=project.env | {"COMPOSE": compose, "SLOW": "yes"},
         stdin=subprocess.DEVNULL,
         start_new_session=True,
-        # In the background of a script the tests themselves may ignore it.
+        # Background jobs of a script inherit that SIGINT is ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         wait_until((project.folder / "writing").exists, "the archive to be written")
-        os.killpg(process.pid, number)  # as a terminal does: to all of them
+        os.killpg(process.pid, number)  # like a terminal: to the whole process group
         assert process.wait(timeout=30) == 130
     finally:
         process.kill()
@@ -186,7 +184,7 @@ def test_a_backup_that_is_interrupted_starts_the_stack_again(
     assert list(project.folder.glob("saved*")) == []
 
 
-def test_a_backup_into_a_folder_that_is_missing_goes_nowhere_else(project: Project) -> None:
+def test_backup_into_a_missing_folder_fails_without_any_docker_command(project: Project) -> None:
     assert project.make("obs-backup", "FILE=missing/saved.tar.gz").returncode == 2
     assert project.calls() == []
 
@@ -194,7 +192,7 @@ def test_a_backup_into_a_folder_that_is_missing_goes_nowhere_else(project: Proje
 # --- obs-status --------------------------------------------------------------------------------
 
 
-def test_status_tells_of_every_service(project: Project) -> None:
+def test_status_lists_every_service(project: Project) -> None:
     done = project.make("obs-status")
     assert done.returncode == 0, done.stderr
     assert [line.split() for line in done.stdout.splitlines()] == [

@@ -1,4 +1,4 @@
-"""The queries of the Grafana files: grammar, names that exist, and what makes an answer right."""
+"""The queries of the Grafana files: syntax, names that exist, and rules for correct results."""
 
 import json
 import re
@@ -9,86 +9,124 @@ from pathlib import Path
 import promql_parser
 import pytest
 
-from tests.support.dashboards import LOG_LABELS, METRICS, SCRAPED, Query, each_query, queries
+from tests.support.dashboards import LOG_LABELS, METRICS, SCRAPED, Query, queries
 from tests.support.prerequisites import unavailable
 from tests.support.template import DATA
 
 GRAMMARS = DATA / "grammars"
-# What a range selector may cover: what Grafana chooses for the zoom, or all the time shown.
+# Allowed range selectors: windows that Grafana chooses for the zoom level, or the whole time range.
 WINDOWS = {"$__rate_interval", "$__range", "$__auto"}
-TEMPO_WRITES_EVERY = "15s"  # metrics made of spans, by default
+TEMPO_INTERVAL = "15s"  # Tempo's default interval for writing span metrics
 
 QUERIES = queries()
 PROMQL = [query for query in QUERIES if query.language == "promql"]
 QUANTILES = [query for query in PROMQL if "histogram_quantile" in query.text]
 LOGQL = [query for query in QUERIES if query.language == "logql"]
 
-each_expression = each_query(PROMQL)
-each_log_query = each_query(LOGQL)
+
+def test_promql_queries_parse() -> None:
+    broken = []
+    for query in PROMQL:
+        try:
+            promql_parser.parse(query.rendered())
+        except ValueError as error:
+            broken.append(f"{query.name}: {error}")
+    assert broken == []
 
 
-@each_expression
-def test_expression_parses(query: Query) -> None:
-    promql_parser.parse(query.rendered())
+def test_promql_queries_use_only_metrics_and_labels_that_exist() -> None:
+    assert {query.name: wrong for query in PROMQL if (wrong := unknown_names(query))} == {}
 
 
-@each_expression
-def test_expression_uses_only_metrics_and_labels_that_exist(query: Query) -> None:
+def unknown_names(query: Query) -> list[str]:
+    """Return the metrics and labels of a query that do not exist, each with a description."""
     nodes = _nodes(query)
     selectors = [node for node in nodes if isinstance(node, promql_parser.VectorSelector)]
-    assert {selector.name for selector in selectors} <= METRICS.keys()
+    wrong = [f"metric {s.name}" for s in selectors if s.name not in METRICS]
+    if wrong:
+        return wrong
     for selector in selectors:
         matched = {matcher.name for matcher in selector.matchers.matchers}
-        assert matched <= METRICS[str(selector.name)]
-        if selector.name in SCRAPED:
-            assert "job" in matched, "other jobs have metrics of the same name"
+        wrong += [
+            f"label {each} of {selector.name}" for each in matched - METRICS[str(selector.name)]
+        ]
+        if selector.name in SCRAPED and "job" not in matched:
+            wrong.append(f"{selector.name} without job: other jobs have metrics of the same name")
     labels: set[str] = set().union(*(METRICS[str(selector.name)] for selector in selectors))
-    made = {call.args[1].val for call in _calls(nodes, "label_replace")}
+    created = {call.args[1].val for call in _calls(nodes, "label_replace")}
     grouped = {
         label
         for node in nodes
         if isinstance(node, promql_parser.AggregateExpr) and node.modifier
         for label in node.modifier.labels
     }
+    # {{instance}}
     in_legend = set(re.findall(r"\{\{(\w+)\}\}", query.legend))
-    assert grouped <= labels | made
-    assert in_legend <= (grouped or labels)
+    wrong += [f"grouped by {label}" for label in grouped - labels - created]
+    wrong += [f"{{{{{label}}}}} in the legend" for label in in_legend - (grouped or labels)]
+    return wrong
 
 
-@each_query(QUANTILES)
-def test_quantiles_are_taken_of_a_sum_by_le(query: Query) -> None:
+def test_unknown_metric_label_group_or_legend_is_found() -> None:
+    up = "sum by (job) (up{job=~'.+'})"
+    assert unknown_names(Query("", "promql", up, "{{job}}")) == []
+    for wrong in ("upp", "up{job=~'.+', pod='a'}", "up", "sum by (pod) (up{job=~'.+'})"):
+        assert unknown_names(Query("", "promql", wrong)), wrong
+    assert unknown_names(Query("", "promql", up, "{{pod}}"))
+
+
+def test_quantiles_are_calculated_from_a_sum_by_le() -> None:
+    assert QUANTILES
+    assert [query.name for query in QUANTILES if not all(map(is_sum_by_le, buckets(query)))] == []
+
+
+def buckets(query: Query) -> list[promql_parser.Expr]:
+    """Return the second argument of each call of ``histogram_quantile``."""
     calls = _calls(_nodes(query), "histogram_quantile")
-    assert calls
-    for call in calls:
-        aggregate = call.args[1]
-        assert isinstance(aggregate, promql_parser.AggregateExpr)
-        assert str(aggregate.op) == "sum"
-        assert aggregate.modifier
-        assert aggregate.modifier.type == promql_parser.AggModifierType.By
-        assert "le" in aggregate.modifier.labels
+    assert calls, query.name
+    return [call.args[1] for call in calls]
 
 
-@each_query([*PROMQL, *LOGQL])
-def test_windows_follow_the_zoom(query: Query) -> None:
-    assert set(re.findall(r"\[(\$[^]]*|\w+)\]", query.text)) <= WINDOWS
+def is_sum_by_le(expression: promql_parser.Expr) -> bool:
+    """Return whether an expression is ``sum by (..., le, ...) (...)``."""
+    return (
+        isinstance(expression, promql_parser.AggregateExpr)
+        and str(expression.op) == "sum"
+        and expression.modifier is not None
+        and expression.modifier.type == promql_parser.AggModifierType.By
+        and "le" in expression.modifier.labels
+    )
 
 
-@each_expression
-def test_rates_of_what_tempo_writes_have_two_points_in_their_window(query: Query) -> None:
-    of_a_moment = query.from_spans and "$__rate_interval" in query.text
-    assert query.interval == (TEMPO_WRITES_EVERY if of_a_moment else "")
+def test_range_selectors_follow_the_zoom_level() -> None:
+    # `[5m]` or `[$__rate_interval]`
+    windows = {q.name: set(re.findall(r"\[(\$[^]]*|\w+)\]", q.text)) for q in [*PROMQL, *LOGQL]}
+    assert any(windows.values())
+    assert {name: found for name, found in windows.items() if not found <= WINDOWS} == {}
 
 
-@each_log_query
-def test_streams_are_chosen_by_labels_that_promtail_sets(query: Query) -> None:
-    (selector,) = re.findall(r"^[^{|]*\{([^}]*)\}", query.rendered())
-    assert set(re.findall(r"(\w+)\s*[=!]", selector)) <= LOG_LABELS
+def test_rates_of_span_metrics_have_two_samples_in_their_window() -> None:
+    def expected(query: Query) -> str:
+        is_rate = query.from_spans and "$__rate_interval" in query.text
+        return TEMPO_INTERVAL if is_rate else ""
+
+    assert {q.name: q.interval for q in PROMQL if q.interval != expected(q)} == {}
 
 
-@each_log_query
-def test_what_is_typed_stands_in_a_log_query_as_it_is(query: Query) -> None:
-    """Grafana puts backslashes before quotes, which within backquotes are part of the text."""
-    assert re.findall(r"`[^`]*`", query.text) == re.findall(r"`\(\?i\)\$\{\w+:raw\}`", query.text)
+def test_log_queries_select_streams_by_labels_that_promtail_sets() -> None:
+    assert LOGQL
+    for query in LOGQL:
+        # {service=~"backend"} | json
+        (selector,) = re.findall(r"^[^{|]*\{([^}]*)\}", query.rendered())
+        assert set(re.findall(r"(\w+)\s*[=!]", selector)) <= LOG_LABELS, query.name
+
+
+def test_log_queries_contain_user_input_unchanged() -> None:
+    """Grafana escapes quotes with backslashes; in backquotes, these would be part of the text."""
+    for query in LOGQL:
+        # `(?i)${search:raw}`
+        raw = re.findall(r"`\(\?i\)\$\{\w+:raw\}`", query.text)
+        assert re.findall(r"`[^`]*`", query.text) == raw, query.name
 
 
 def _nodes(query: Query) -> list[promql_parser.Expr]:
@@ -102,8 +140,8 @@ def _calls(nodes: list[promql_parser.Expr], function: str) -> list[promql_parser
     return [call for call in calls if call.func.name == function]
 
 
-def test_latency_panels_ask_for_exemplars_once() -> None:
-    # Each query would draw the same dots again.
+def test_each_latency_panel_queries_exemplars_once() -> None:
+    # Each further query would draw the same exemplars again.
     with_exemplars = [query.name for query in QUERIES if query.exemplar]
     assert with_exemplars == [
         "backend-service / Latency (timeseries) C",
@@ -116,7 +154,7 @@ def parse_queries() -> Path:
     """Return the program that parses queries with the grammars of Grafana's editors."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
-            unavailable(f"{program} is missing, which runs the grammars of LogQL and TraceQL")
+            unavailable(f"the program {program} is missing")
     installed = GRAMMARS / "node_modules" / ".package-lock.json"
     lock = GRAMMARS / "package-lock.json"
     if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
@@ -127,14 +165,14 @@ def parse_queries() -> Path:
 
 def syntax_errors(parse_queries: Path, found: list[Query]) -> str:
     """Return one line for each syntax error."""
-    asked = json.dumps(
+    stdin = json.dumps(
         [{"name": q.name, "language": q.language, "text": q.rendered()} for q in found]
     )
     node: list[str | Path] = ["node", parse_queries]
-    answer = subprocess.run(node, input=asked, capture_output=True, text=True, check=False)
-    assert not answer.stderr
-    assert (answer.returncode == 0) == (answer.stdout == "")
-    return answer.stdout
+    done = subprocess.run(node, input=stdin, capture_output=True, text=True, check=False)
+    assert not done.stderr
+    assert (done.returncode == 0) == (done.stdout == "")
+    return done.stdout
 
 
 @pytest.mark.parametrize("language", ["promql", "logql", "traceql"])
@@ -154,5 +192,5 @@ def test_queries_parse_with_the_grammars_of_grafanas_editors(
         ("traceql", '{ name = "x" && }'),
     ],
 )
-def test_grammars_refuse_a_broken_query(parse_queries: Path, language: str, text: str) -> None:
+def test_grammars_reject_an_invalid_query(parse_queries: Path, language: str, text: str) -> None:
     assert "broken: " in syntax_errors(parse_queries, [Query("broken", language, text)])

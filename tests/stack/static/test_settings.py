@@ -1,4 +1,4 @@
-"""Settings of the stack's programs on which a promise of the documents rests."""
+"""Settings of the stack that the documents rely on."""
 
 import re
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from tests.support.template import TEMPLATE, stack_file
 
 OBJECTIVE_DAYS = 30
-# Nothing is fetched from, or sent to, the internet: https://grafana.com/docs/grafana/latest/setup-grafana/configure-grafana/
+# Grafana fetches nothing from the internet and sends nothing to it: https://grafana.com/docs/grafana/latest/setup-grafana/configure-grafana/
 OFFLINE = {
     "GF_ANALYTICS_REPORTING_ENABLED": "false",
     "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
@@ -22,8 +22,9 @@ OFFLINE = {
 # --- Retention ---------------------------------------------------------------------------------
 
 
-def test_metrics_are_kept_as_long_as_the_objectives_look_back(overlay: Any) -> None:
+def test_metrics_retention_is_longer_than_the_window_of_the_objectives(overlay: Any) -> None:
     (flag,) = (each for each in overlay["prometheus"]["command"] if "retention" in each)
+    # --storage.tsdb.retention.time=${PROMETHEUS_RETENTION:-35d}
     days = re.fullmatch(
         r"--storage\.tsdb\.retention\.time=\$\{PROMETHEUS_RETENTION:-(\d+)d\}", flag
     )
@@ -31,7 +32,7 @@ def test_metrics_are_kept_as_long_as_the_objectives_look_back(overlay: Any) -> N
     assert int(days[1]) > OBJECTIVE_DAYS
 
 
-def test_log_lines_are_really_deleted(overlay: Any) -> None:
+def test_log_retention_is_set_and_enforced(overlay: Any) -> None:
     assert overlay["loki"]["environment"]["LOKI_RETENTION"] == "${LOKI_RETENTION:-168h}"
     assert "-config.expand-env=true" in overlay["loki"]["command"]
     loki = stack_file("loki/loki-config.yml")
@@ -43,25 +44,25 @@ def test_log_lines_are_really_deleted(overlay: Any) -> None:
     )
 
 
-def test_traces_are_really_deleted(overlay: Any) -> None:
+def test_trace_retention_is_set_and_enforced(overlay: Any) -> None:
     assert overlay["tempo"]["environment"]["TEMPO_RETENTION"] == "${TEMPO_RETENTION:-168h}"
     assert "-config.expand-env=true" in overlay["tempo"]["command"]
     tempo = stack_file("tempo/tempo.yml")
-    plans = tempo["backend_scheduler"]["provider"]["compaction"]["compaction"]
-    does = tempo["backend_worker"]["compaction"]
-    assert plans["block_retention"] == does["block_retention"] == "${TEMPO_RETENTION}"
+    scheduler = tempo["backend_scheduler"]["provider"]["compaction"]["compaction"]
+    worker = tempo["backend_worker"]["compaction"]
+    assert scheduler["block_retention"] == worker["block_retention"] == "${TEMPO_RETENTION}"
 
 
-# --- Who is told, and who may look -------------------------------------------------------------
+# --- Usage reporting and access ----------------------------------------------------------------
 
 
-def test_the_programs_report_to_nobody_and_fetch_nothing(overlay: Any) -> None:
+def test_usage_reporting_and_update_checks_are_disabled(overlay: Any) -> None:
     assert OFFLINE.items() <= overlay["grafana"]["environment"].items()
     assert stack_file("loki/loki-config.yml")["analytics"]["reporting_enabled"] is False
     assert stack_file("tempo/tempo.yml")["usage_report"]["reporting_enabled"] is False
 
 
-def test_who_does_not_sign_in_may_look_and_no_more(overlay: Any) -> None:
+def test_anonymous_users_of_grafana_are_viewers(overlay: Any) -> None:
     grafana = overlay["grafana"]["environment"]
     assert grafana["GF_AUTH_ANONYMOUS_ENABLED"] == "${GRAFANA_ANONYMOUS:-true}"
     assert grafana["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
@@ -69,12 +70,20 @@ def test_who_does_not_sign_in_may_look_and_no_more(overlay: Any) -> None:
     assert not [name for name in grafana if "ALLOW_SIGN_UP" in name or "EDITORS" in name]
 
 
-# --- What the README promises ------------------------------------------------------------------
+# --- Documents ---------------------------------------------------------------------------------
 
 
-def test_links_are_named_in_the_readme_as_grafana_shows_them() -> None:
-    readme = (TEMPLATE / "observability" / "README.md").read_text(encoding="utf-8")
-    named = re.findall(r"\*\*([^*]+)\*\*", readme)
+def documents() -> str:
+    """Return the text of the stack's README and pages."""
+    folder = TEMPLATE / "observability"
+    pages = [folder / "README.md", *sorted(folder.glob("docs/*.md"))]
+    assert len(pages) > 5
+    return "\n".join(page.read_text(encoding="utf-8") for page in pages)
+
+
+def test_bold_names_in_the_documents_are_those_of_grafana() -> None:
+    # **View trace**
+    named = re.findall(r"\*\*([^*]+)\*\*", documents())
     assert len(named) >= 5
     dashboards = (TEMPLATE / "observability" / "grafana" / "dashboards").glob("*.json")
     shown = {stack_file(f"grafana/dashboards/{path.name}")["title"] for path in dashboards}
@@ -89,8 +98,7 @@ def test_links_are_named_in_the_readme_as_grafana_shows_them() -> None:
     assert set(named) <= shown
 
 
-def test_a_changed_dashboard_is_read_as_soon_as_the_readme_says() -> None:
-    readme = (TEMPLATE / "observability" / "README.md").read_text(encoding="utf-8")
+def test_documents_have_the_update_interval_of_the_dashboards() -> None:
     (provider,) = stack_file("grafana/dashboards/dashboards.yml")["providers"]
-    said = re.findall(r"reads a changed file within (\d+) seconds", readme)
-    assert said == [str(provider["updateIntervalSeconds"])]
+    documented = re.findall(r"reads a changed file within (\d+) seconds", documents())
+    assert documented == [str(provider["updateIntervalSeconds"])]

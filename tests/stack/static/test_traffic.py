@@ -1,4 +1,4 @@
-"""make obs-traffic: the program runs without its container and sends requests to a real backend."""
+"""make obs-traffic: the program without its container, with a real backend."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ def rows(output: str) -> dict[str, list[str]]:
     return {line[0]: line[1:] for line in lines}
 
 
-def test_as_many_requests_as_asked_for_are_sent_in_all_kinds(demo: Backend) -> None:
+def test_requests_of_all_kinds_are_sent_at_the_given_rate(demo: Backend) -> None:
     done = traffic(demo.url, "--seconds=8", "--rate=40")
     assert done.returncode == 0, done.stderr
     assert " s  " in done.stdout.partition("kind")[0]  # progress
@@ -60,7 +60,7 @@ def test_the_same_seed_sends_the_same_requests(demo: Backend) -> None:
     assert counts(7) == counts(7) != counts(8)
 
 
-def test_without_the_demo_routes_it_says_how_to_have_them(backend: Backend) -> None:
+def test_missing_demo_routes_are_reported_with_the_fix(backend: Backend) -> None:
     done = traffic(backend.url, "--seconds=1")
     assert done.returncode == 0, done.stderr
     assert "set DEMO_ROUTES=yes in .env, then make obs-up" in done.stdout
@@ -68,13 +68,13 @@ def test_without_the_demo_routes_it_says_how_to_have_them(backend: Backend) -> N
 
 
 @pytest.mark.parametrize("option", ["--seconds=0", "--seconds=3601", "--rate=51", "--rate=x"])
-def test_what_has_no_bound_is_refused(option: str) -> None:
+def test_option_out_of_range_is_rejected(option: str) -> None:
     done = traffic("http://127.0.0.1:9", option)
     assert done.returncode == 2
     assert option.partition("=")[2] in done.stderr
 
 
-def test_a_backend_that_does_not_run_is_named() -> None:
+def test_unreachable_backend_is_reported() -> None:
     done = traffic("http://127.0.0.1:9")
     assert done.returncode == 1
     assert done.stderr == "No response from http://127.0.0.1:9. Start it: make obs-up\n"
