@@ -119,7 +119,7 @@ def test_metrics_have_the_documented_labels(busy: Observed) -> None:
         assert all(labels == expected for labels in found), metric
 
 
-def test_the_latency_objective_is_a_bucket_boundary(busy: Observed) -> None:
+def test_latency_objective_is_a_bucket_boundary(busy: Observed) -> None:
     assert busy.prometheus.series('http_request_duration_seconds_bucket{le="0.5"}')
 
 
@@ -195,7 +195,7 @@ def test_table_has_a_row_per_route_with_its_rate_errors_and_latency(busy: Observ
     assert max(p95, key=p95.__getitem__) == ("GET", "/extra/slow")
 
 
-def test_the_first_error_of_a_route_is_an_increase(idle: Observed) -> None:
+def test_first_error_of_a_route_is_an_increase(idle: Observed) -> None:
     idle.prometheus.wait_for_scrapes(1)  # a series that is created during a scrape has no 0
     idle.send("/extra/raise", ("GET", "/extra/raise", 500))
     failures = 'http_requests_total{endpoint="/extra/raise",status="500"}'

@@ -52,7 +52,7 @@ def test_requests_of_all_kinds_are_sent_at_the_given_rate(demo: Backend) -> None
     assert "none:" not in done.stdout
 
 
-def test_the_same_seed_sends_the_same_requests(demo: Backend) -> None:
+def test_same_seed_sends_the_same_requests(demo: Backend) -> None:
     def counts(seed: int) -> dict[str, list[str]]:
         done = traffic(demo.url, "--seconds=1", "--rate=50", f"--seed={seed}")
         return {kind: row[:1] for kind, row in rows(done.stdout).items()}
