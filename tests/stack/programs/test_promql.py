@@ -258,6 +258,6 @@ def test_table_of_objectives_shows_which_endpoints_fail_and_are_slow(
     )
     assert rate.keys() == good.keys() == fast.keys() == {key[1] for key in busy.counted}
     assert {endpoint for endpoint, ratio in good.items() if ratio < 0.995} == {"/extra/raise"}
-    assert good["/extra/raise"] == pytest.approx(0)
+    assert good["/extra/raise"] == pytest.approx(0, abs=0.05)  # a scrape may come between two rules
     assert min(fast, key=fast.__getitem__) == "/extra/slow"
     assert fast["/extra/slow"] < 0.95
