@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import requests
-from cookiecutter.main import cookiecutter
 
 from scripts.engine import OVERLAY, compose, engine_problem, split_services
 from tests.support.ports import free_port
@@ -28,6 +27,7 @@ SLUG = "observability-demo"
 ITEMS = "/api/v1/items"
 WAIT_SECONDS = 60.0
 TRAFFIC_SECONDS = 30
+DELETE = [*compose(OVERLAY), "down", "--volumes", "--rmi=local"]
 # Variable in .env -> default.
 PORTS = {
     "BACKEND_PORT": 8000,
@@ -62,14 +62,19 @@ def main() -> int:
             print(f"Starting it without containers, because {problem}.", flush=True)
             with on_this_machine(project) as (url, output):
                 follow(url, output)
-            print(f"\nStart it again:  cd {shown} && make obs-dev")
+            port = url.rpartition(":")[2]
+            print(f"\nStart it again:  cd {shown} && make obs-dev BACKEND_PORT={port}")
         else:
             services = in_containers(project)
             print(f"\nStop it:  cd {shown} && make obs-down")
+            print(f"Delete it, after that:  cd {shown} && {' '.join(DELETE)} && rm -r ../{SLUG}")
             if "grafana" in services:
                 print(f"Grafana:  {address(project, 'grafana', 3000)}")
     except (OSError, TimeoutError, subprocess.CalledProcessError) as error:
-        print(f"The demo failed: {error}", file=sys.stderr)
+        advice = (
+            f"If a port is in use, change it in {shown}/.env. Stop the rest there: make obs-down"
+        )
+        print(f"The demo failed: {error}", advice, sep="\n", file=sys.stderr)
         return 1
     return 0
 
@@ -78,16 +83,12 @@ def generate() -> Path:
     """Generate the project, or update an existing one, and return its folder."""
     answers = {"project_name": "Observability Demo", "project_slug": SLUG}
     is_new = not (FOLDER / SLUG).exists()
-    project = Path(
-        cookiecutter(
-            str(ROOT),
-            no_input=True,
-            default_config=True,
-            extra_context=answers,
-            output_dir=str(FOLDER),
-            overwrite_if_exists=True,
-        )
-    )
+    # In a process, to leave out what the hook prints: commands for another folder.
+    command = [sys.executable, "-m", "cookiecutter", str(ROOT), "--no-input", "--default-config"]
+    command += [f"--output-dir={FOLDER}", "--overwrite-if-exists"]
+    command += [f"{name}={value}" for name, value in answers.items()]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    project = FOLDER / SLUG
     if is_new:
         demo = {"PRINT_SPANS": "true", "DEMO_ROUTES": "yes"}
         settings = {name: available_port(port) for name, port in PORTS.items()} | demo
