@@ -113,6 +113,20 @@ def test_pictures_are_small_and_have_alt_texts() -> None:
     assert max(picture.stat().st_size for picture in pictures) < 200_000
 
 
+@pytest.mark.parametrize("answer", ["yes", "no"])
+def test_readme_of_a_generated_project_lists_every_setting(
+    request: pytest.FixtureRequest, answer: str
+) -> None:
+    project: Path = request.getfixturevalue(f"{answer}_project")
+    code = (project / "backend/app/settings.py").read_text(encoding="utf-8")
+    #     upstream_timeout: float = 2.0
+    fields = re.findall(r"(?m)^    (\w+): .+ = ", code)
+    # | `APP_UPSTREAM_TIMEOUT` | `2.0` | ...
+    rows = re.findall(r"(?m)^\| `(APP_\w+)` \|", (project / "README.md").read_text("utf-8"))
+    assert len(fields) > 5
+    assert sorted(rows) == sorted(f"APP_{name.upper()}" for name in fields)
+
+
 def test_instrumentation_example_has_the_pinned_version() -> None:
     page = (STACK / "docs/extend.md").read_text(encoding="utf-8")
     packages = (TEMPLATE / "backend/pyproject.toml").read_text(encoding="utf-8")

@@ -142,7 +142,7 @@ def test_secrets_in_spans_of_the_application_are_redacted(
 def test_log_line_that_cannot_be_formatted_does_not_fail_the_request(backend: Backend) -> None:
     assert backend.get("/extra/unloggable").status_code == 200
     assert "..." in str(backend.wait_for_log(message="cyclic")["order"])
-    assert backend.wait_for_log(message="%d (not written as meant: TypeError)")["trace_id"]
+    assert backend.wait_for_log(message="%d (cannot be formatted: TypeError)")["trace_id"]
 
 
 def test_baggage_of_a_caller_is_not_propagated(backend: Backend) -> None:

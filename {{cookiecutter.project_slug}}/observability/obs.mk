@@ -6,7 +6,7 @@ COMPOSE_FILES = $(subst ;, ,$(subst :, ,$(call setting,COMPOSE_FILE,compose.yml:
 FILES := compose.yml compose.observability.yml
 OBS_COMPOSE = $(COMPOSE) $(addprefix -f ,$(FILES) $(filter-out $(FILES),$(COMPOSE_FILES)))
 OBS_DEV_ENV = APP_UPSTREAM_URL=http://127.0.0.1:$(DEV_PORT) \
-  APP_EXTENSIONS=app.observability:setup_observability APP_PRINT_SPANS=true \
+  APP_EXTENSIONS="$(or $(APP_EXTENSIONS),app.observability:setup_observability)" APP_PRINT_SPANS=true \
   OTEL_SERVICE_NAME=backend OTEL_TRACES_EXPORTER=none OTEL_METRICS_EXPORTER=none \
   OTEL_LOGS_EXPORTER=none OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION=false \
   OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=fastapi,asgi,starlette OTEL_SEMCONV_STABILITY_OPT_IN=http

@@ -131,6 +131,16 @@ def test_clean_requires_confirmation(project: Project, answer: str) -> None:
     assert project.changes() == []
 
 
+# --- obs-dev -----------------------------------------------------------------------------------
+
+
+def test_obs_dev_loads_the_extensions_of_the_environment(project: Project) -> None:
+    ours = "app.observability:setup_observability"
+    assert f'APP_EXTENSIONS="{ours}" ' in project.make("--dry-run", "obs-dev").stdout
+    done = project.make("--dry-run", "obs-dev", APP_EXTENSIONS=f"{ours},app.mine:setup")
+    assert f'APP_EXTENSIONS="{ours},app.mine:setup" ' in done.stdout
+
+
 # --- Failures ----------------------------------------------------------------------------------
 
 

@@ -64,7 +64,7 @@ def setup_observability(app: FastAPI) -> FastAPI:
     async def start() -> None:
         set_up()  # the application may have created a provider during start-up
         traces.ensure_provider()
-        await middleware.check_routes(app)
+        await middleware.require_server_spans(app)
         metrics.remove_dead_workers()
         logs.redirect_libraries()
         logs.replace_console_handlers()

@@ -19,7 +19,7 @@ from pythonjsonlogger.orjson import OrjsonFormatter
 from app.observability.redaction import Redactor, text_of
 
 logger = logging.getLogger(__package__)
-ACCESS, ERROR = logging.getLogger("app.access"), logging.getLogger("app.error")
+ACCESS_LOG, ERROR_LOG = logging.getLogger("app.access"), logging.getLogger("app.error")
 EXCEPTION_MAX = 16384  # characters; longer tracebacks are truncated at their start
 REPORTED = "reported_with_trace"  # attribute that marks an exception as logged
 encode_ascii = json.JSONEncoder(default=datetime.isoformat).encode
@@ -54,7 +54,7 @@ class JsonFormatter(OrjsonFormatter):
         except Exception as error:  # log the message without its arguments
             template = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
             fields = {name: getattr(record, name) for name in ("name", "levelname", "created")}
-            fields["msg"] = f"{template} (not written as meant: {type(error).__name__})"
+            fields["msg"] = f"{template} (cannot be formatted: {type(error).__name__})"
             fields["exc_info"] = record.exc_info if record.args else None
             return self.format(logging.makeLogRecord(fields))
 
@@ -93,12 +93,13 @@ class Output(logging.StreamHandler[Any]):
     closed = False
     threshold = logging.INFO  # lowest level that is logged
     line: Callable[[dict[str, Any]], str]  # formats these fields
-    seen_handlers: dict[logging.Logger, list[logging.Handler]]  # after `replace_console_handlers`
+    # Each logger's handlers when they were last replaced.
+    seen_handlers: dict[logging.Logger, list[logging.Handler]]
 
     def filter(self, record: logging.LogRecord) -> Any:
         # Drop the server's report of an exception that was already logged with its trace id.
         error = record.exc_info[1] if record.exc_info else None
-        return record.name == ERROR.name or not hasattr(error, REPORTED)
+        return record.name == ERROR_LOG.name or not hasattr(error, REPORTED)
 
     def write_fields(self, fields: dict[str, Any]) -> None:
         """Write a log line without creating a log record."""
@@ -124,7 +125,7 @@ def configure_logging(level: str, redactor: Redactor) -> None:
         client.setLevel(client.level or logging.WARNING)
     redirect_libraries()
     replace_console_handlers()
-    if previous is None:
+    if previous is None:  # only once: a second call would wrap the factory again
         logging.setLogRecordFactory(partial(_make_record, logging.getLogRecordFactory()))
 
 
@@ -133,11 +134,11 @@ def _make_record(factory: Callable[..., Any], name: str, *args: Any, **kwargs: A
     return factory(name, *args, **kwargs)
 
 
-def ensure_handlers(logger: logging.Logger | None) -> None:
+def ensure_handlers(log: logging.Logger | None) -> None:
     """Replace handlers again if logging was reconfigured for this logger or a parent."""
-    while logger and logger.handlers == output.seen_handlers.get(logger, []):
-        logger = logger.parent
-    if logger or output.closed:
+    while log and log.handlers == output.seen_handlers.get(log, []):
+        log = log.parent
+    if log or output.closed:
         replace_console_handlers()
 
 
@@ -147,22 +148,22 @@ def replace_console_handlers() -> None:
     existing = list(root.manager.loggerDict.values())
     loggers = [root, *(each for each in existing if isinstance(each, logging.Logger))]
     # Copied before any is removed: under gunicorn several loggers share one list of handlers.
-    found = {logger: [each for each in logger.handlers if each is not output] for logger in loggers}
-    for logger, handlers in found.items():
-        logger.disabled = False
+    found = {log: [each for each in log.handlers if each is not output] for log in loggers}
+    for log, handlers in found.items():
+        log.disabled = False
         for handler in handlers:
             if _writes_to_console(handler):
-                logger.removeHandler(handler)
-                logger.propagate = True
+                log.removeHandler(handler)
+                log.propagate = True
             elif not isinstance(handler, logging.NullHandler):
-                notices.add(f"logger {logger.name} also has {handler}: its output is not redacted")
-        if logger.name in ("uvicorn", "uvicorn.error", "gunicorn.error"):
-            logger.setLevel(logging.NOTSET)
+                notices.add(f"logger {log.name} also has {handler}: its output is not redacted")
+        if log.name in ("uvicorn", "uvicorn.error", "gunicorn.error"):
+            log.setLevel(logging.NOTSET)
     for name in ("uvicorn.access", "gunicorn.access"):
         logging.getLogger(name).propagate = False  # `write_access` replaces it
     root.setLevel(output.threshold)
     root.addHandler(output)
-    output.seen_handlers, output.closed = {logger: logger.handlers[:] for logger in loggers}, False
+    output.seen_handlers, output.closed = {log: log.handlers[:] for log in loggers}, False
 
 
 def redirect_libraries() -> None:
@@ -170,7 +171,7 @@ def redirect_libraries() -> None:
     if loguru := sys.modules.get("loguru"):
         # A function, because loguru appends the traceback to a format string.
         handler = {"sink": output, "format": lambda _: "{message}", "level": output.threshold}
-        # (id=1, level=20, sink='app.log')   not: sink=<stderr>)
+        # (id=1, level=20, sink='app.log')   not: (id=2, level=20, sink=<stderr>)
         for sink in re.findall(r"sink=([^<].*?)\)", repr(loguru.logger)):
             notices.add(f"loguru no longer writes to {sink}: add a logging handler instead")
         loguru.logger.configure(handlers=[handler])
@@ -200,22 +201,22 @@ def _writes_to_console(handler: logging.Handler) -> bool:
 
 def write_access(message: str, fields: dict[str, Any]) -> None:
     """Write an access log line, unless the level of ``app.access`` or of all logs is above INFO."""
-    if (ACCESS.level or output.threshold) > logging.INFO:
+    if (ACCESS_LOG.level or output.threshold) > logging.INFO:
         return
     root = logging.getLogger()
     ensure_handlers(root)
     if root.handlers != [output]:
-        _write(logging.INFO, ACCESS, message, **fields)
+        _write(logging.INFO, ACCESS_LOG, message, **fields)
         return
-    # Only other handlers need a log record. It would double the overhead of the access log.
-    line = {"timestamp": datetime.now(UTC), "level": "INFO", "logger": ACCESS.name} | fields
+    # Only other handlers need a log record: creating one doubles the overhead of the access log.
+    line = {"timestamp": datetime.now(UTC), "level": "INFO", "logger": ACCESS_LOG.name} | fields
     output.write_fields(line | {"message": message})
 
 
 def write_error(method: str, path: str, error: BaseException) -> None:
     """Log an unhandled exception once, with the trace id of its request."""
     exc_info = (type(error), error, error.__traceback__)
-    _write(logging.ERROR, ERROR, "%s %s failed: %r", method, path, error, exc_info=exc_info)
+    _write(logging.ERROR, ERROR_LOG, "%s %s failed: %r", method, path, error, exc_info=exc_info)
     with suppress(Exception):  # frozen dataclasses do not allow it
         setattr(error, REPORTED, True)
 

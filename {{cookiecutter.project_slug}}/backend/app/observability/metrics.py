@@ -31,7 +31,7 @@ REQUESTS = Counter("http_requests", "Requests answered.", ("method", "endpoint",
 _DOC = "Time from a request's start to the last byte of its response."
 DURATION = Histogram("http_request_duration_seconds", _DOC, ("method", "endpoint"), buckets=BUCKETS)
 ACTIVE = Gauge("active_requests", "Requests being answered now.", multiprocess_mode="livesum")
-SPANS = Counter("trace_spans", "Spans that ended and are to be exported.")
+SPANS = Counter("trace_spans", "Sampled spans that ended.")
 
 
 @cache

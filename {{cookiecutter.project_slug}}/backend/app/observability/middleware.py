@@ -22,7 +22,7 @@ from app.settings import settings
 # FastAPI stores the state of its server span under this key of the ASGI scope. Only this state has
 # the full route. It has no public name: https://github.com/fastapi/fastapi/blob/0.165.0/fastapi/telemetry/_asgi.py
 TELEMETRY = "fastapi.telemetry"
-CHECK = "observability.check"  # scope key of the request that `check_routes` sends
+CHECK = "observability.check"  # scope key of the request that `require_server_spans` sends
 CLIENT_CLOSED = 499  # as in nginx: the client disconnected before the response
 PATH_MAX = 512  # characters of the path in a log line
 
@@ -37,7 +37,7 @@ class Observer:
     """Counts, times and logs each HTTP request inside its server span."""
 
     def __init__(self, app: ASGIApp, token: str, on_startup: Callable[[], Awaitable[None]]) -> None:
-        # Not "app": on each request FastAPI follows this attribute through all middleware.
+        # Named `inner`, because FastAPI walks the chain of `.app` on each request.
         self.inner, self._token, self._on_startup = app, token, on_startup
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,7 +65,7 @@ class Observer:
             gc.freeze()
         elif message["type"] == "lifespan.shutdown.complete":
             gc.unfreeze()
-            await traces.flush()
+            await traces.shut_down()
         await send(message)
 
     async def _forward_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,7 +87,7 @@ class Observer:
         client = peer[0][:64] if peer else None  # limited: may be from a proxy header
         context = trace.get_current_span().get_span_context()
         ids = logs.trace_ids(context)
-        status, ended = 0, False  # no response started
+        status, ended = 0, False  # status 0: no response started
 
         def end() -> None:
             nonlocal ended
@@ -106,7 +106,8 @@ class Observer:
         async def observed_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                error = sys.exc_info()[1]  # the exception that caused this response
+                # The exception that caused this response: its handler runs inside `except`.
+                error = sys.exc_info()[1]
                 disconnected = isinstance(error, ClientDisconnect)
                 status = CLIENT_CLOSED if disconnected else message["status"]
                 if error and status >= 500:
@@ -144,7 +145,7 @@ async def answer_error(_request: Request, _error: BaseException) -> Response:
     return JSONResponse({"detail": "Internal Server Error", "trace_id": trace_id}, 500)
 
 
-async def check_routes(app: FastAPI) -> None:
+async def require_server_spans(app: FastAPI) -> None:
     """Send a request in process; raise RuntimeError if FastAPI creates no server span for it."""
     unsampled = (b"traceparent", b"00-%b-%b-00" % (b"1" * 32, b"1" * 16))
     found: list[Any] = []

@@ -7,7 +7,8 @@ from typing import Any
 from urllib.parse import unquote
 
 REDACTED = "[REDACTED]"
-SECRET_NAMES = (  # case-insensitive; "*" matches word characters, "?" limits to query strings
+# Case-insensitive. "*" matches letters, digits, "_", "." and "-"; "?" limits to query strings.
+SECRET_NAMES = (
     "*password*", "*passwd*", "passphrase", "pwd", "*secret*", "*token*", "*api*key*",
     "*access*key*", "*private*key*", "*client*key*", "*authorization", "auth", "*credential*",
     "*session*", "*sessid*", "*cookie*", "*csrf*", "*signature*", "sig", "jwt", "otp", "mfa*",
@@ -72,7 +73,7 @@ class Redactor:
             (?= [^\w.-]* (?: \[.* )? \Z | [^\[]*\] )"""
         )
         self._short_named = lru_cache(4096)(
-            lambda name, text: REDACTED if self.hides(name) else self.text(text)
+            lambda name, text: REDACTED if self.hides(name, text) else self.text(text)
         )
         self._hides = lru_cache(1024)(lambda name: secret.search(unquote(unquote(name))))
 
@@ -124,6 +125,7 @@ class Redactor:
         if depth == 0:
             return "..."
         if isinstance(value, dict):
+            # Items become pairs, which the next branch redacts by their key.
             items = ((text_of(key), item) for key, item in value.items())
             return dict(self._copy("", item, quota, depth) for item in items if quota[0] > 0)
         if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str | bytes):

@@ -41,8 +41,8 @@ class CallerLimit(Sampler):
         self, parent_context: Context | None, trace_id: int, *args: Any, **kwargs: Any
     ) -> SamplingResult:
         parent = trace.get_current_span(parent_context).get_span_context()
-        requests_sampling = parent.is_valid and parent.is_remote and parent.trace_flags.sampled
-        if not requests_sampling or self._take_token():
+        caller_samples = parent.is_valid and parent.is_remote and parent.trace_flags.sampled
+        if not caller_samples or self._take_token():
             return self._sampler.should_sample(parent_context, trace_id, *args, **kwargs)
         trace_id = RandomIdGenerator().generate_trace_id()
         result = self._sampler.should_sample(Context(), trace_id, *args, **kwargs)
@@ -60,7 +60,7 @@ class CallerLimit(Sampler):
 
 
 class CountingProcessor(SpanProcessor):
-    """Counts sampled spans, for comparison with the spans that the trace store receives."""
+    """Counts sampled spans that ended, to compare with the spans that the trace store receives."""
 
     def on_end(self, span: ReadableSpan) -> None:
         SPANS.inc()  # only called for sampled spans
@@ -136,7 +136,7 @@ def record_error(error: BaseException) -> None:
     """Add an exception event with the end of its traceback to the current span."""
     kind, stack = type(error), "".join(traceback.format_exception(error))
     if len(stack) > TEXT_MAX:  # cut whole lines, because redaction needs the name before a value
-        stack = "...\n" + stack[4 - TEXT_MAX :].partition("\n")[2]
+        stack = "...\n" + stack[len("...\n") - TEXT_MAX :].partition("\n")[2]
     attributes = {
         "exception.type": f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."),
         "exception.message": text_of(error),
@@ -145,7 +145,7 @@ def record_error(error: BaseException) -> None:
     trace.get_current_span().add_event("exception", attributes)
 
 
-async def flush() -> None:
+async def shut_down() -> None:
     """Export all ended spans. uvicorn ends with a signal, so atexit handlers do not run."""
     provider = trace.get_tracer_provider()
     if isinstance(provider, TracerProvider):

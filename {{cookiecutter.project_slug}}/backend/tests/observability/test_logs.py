@@ -60,10 +60,10 @@ def test_extra_accepts_any_value(log: Log) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("all of %s", BrokenStr()), "all of %s (not written as meant: RuntimeError)"),
-        (("%s and %s", "hunter2s"), "%s and %s (not written as meant: TypeError)"),
-        (("%s", nested(50_000)), "%s (not written as meant: RecursionError)"),
-        ((BrokenStr(),), "BrokenStr (not written as meant: RuntimeError)"),
+        (("all of %s", BrokenStr()), "all of %s (cannot be formatted: RuntimeError)"),
+        (("%s and %s", "hunter2s"), "%s and %s (cannot be formatted: TypeError)"),
+        (("%s", nested(50_000)), "%s (cannot be formatted: RecursionError)"),
+        ((BrokenStr(),), "BrokenStr (cannot be formatted: RuntimeError)"),
     ],
 )
 def test_message_that_cannot_be_formatted_is_logged_without_its_arguments(

@@ -122,6 +122,13 @@ def test_structured_values_are_redacted(value: Any, result: Any) -> None:
     assert Redactor().named("extra", value) == result
 
 
+def test_count_is_not_redacted_at_any_level() -> None:
+    redactor = Redactor()
+    assert redactor.named("max_tokens", "5") == "5"
+    assert redactor.named("extra", {"max_tokens": "5"}) == {"max_tokens": "5"}
+    assert redactor.named("max_tokens", "abc") == "[REDACTED]"
+
+
 class BrokenStr:
     def __str__(self) -> str:
         raise RuntimeError
