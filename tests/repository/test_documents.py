@@ -86,7 +86,7 @@ def test_links_in_a_generated_project_have_targets(
 ) -> None:
     project: Path = request.getfixturevalue(f"{answer}_project")
     pages = [project / name for name in tree(project) if name.endswith(".md")]
-    assert len(pages) == {"yes": 10, "no": 2}[answer]
+    assert len(pages) == {"yes": 11, "no": 3}[answer]
     assert broken_links(project, pages) == []
 
 
@@ -122,7 +122,7 @@ def test_readme_of_a_generated_project_lists_every_setting(
     #     upstream_timeout: float = 2.0
     fields = re.findall(r"(?m)^    (\w+): .+ = ", code)
     # | `APP_UPSTREAM_TIMEOUT` | `2.0` | ...
-    rows = re.findall(r"(?m)^\| `(APP_\w+)` \|", (project / "README.md").read_text("utf-8"))
+    rows = re.findall(r"(?m)^\| `(APP_\w+)` \|", (project / "backend/README.md").read_text("utf-8"))
     assert len(fields) > 5
     assert sorted(rows) == sorted(f"APP_{name.upper()}" for name in fields)
 

@@ -11,7 +11,7 @@ PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "tests/README.md",
-    *(TEMPLATE / name for name in ("README.md", "CLAUDE.md", ".env.example")),
+    *(TEMPLATE / name for name in ("README.md", "backend/README.md", "CLAUDE.md", ".env.example")),
     *sorted((TEMPLATE / "observability").rglob("*.md")),
     *(TEMPLATE / name for name in ("compose.yml", "compose.observability.yml", "Makefile")),
     *sorted((TEMPLATE / "observability").rglob("*.yml")),
