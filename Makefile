@@ -18,26 +18,26 @@ demo: $(VENV)/.installed ## Generate a project, start it, and follow one request
 
 # Tests with containers run alone, because some of them measure.
 PARALLEL = -n 4 --dist loadfile
-STACK = tests/stack/programs tests/stack/e2e tests/faults
+WITH_CONTAINERS = tests/stack/programs tests/stack/e2e tests/faults
 
 .PHONY: test
-test: $(VENV)/.installed ## Run all tests (15 minutes); ARGS="tests/service -x" runs a part
+test: $(VENV)/.installed ## Run all tests (12 minutes); ARGS="tests/service -x" runs a part
 ifdef ARGS
 	$(BIN)/pytest -ra $(ARGS)
 else
-	@echo "1 of 2: all tests without containers, four at a time (about 4 minutes)"
-	$(BIN)/pytest -ra $(PARALLEL) $(addprefix --ignore=,$(STACK))
-	@echo "2 of 2: $(STACK) (about 8 minutes; longer where images are pulled)"
-	$(BIN)/pytest -ra $(STACK)
+	@echo "1 of 2: all tests without containers, four at a time (about 3 minutes)"
+	$(BIN)/pytest -ra $(PARALLEL) $(addprefix --ignore=,$(WITH_CONTAINERS))
+	@echo "2 of 2: $(WITH_CONTAINERS) (about 9 minutes, and the time to pull images)"
+	$(BIN)/pytest -ra $(WITH_CONTAINERS)
 endif
 
 .PHONY: test-quick
 test-quick: $(VENV)/.installed ## Run the tests that need no containers, except slow ones (2 minutes)
 	@echo "The tests that need no containers, except slow ones, four at a time (about 2 minutes)"
-	$(BIN)/pytest -ra $(PARALLEL) -m "not long and not slow" $(addprefix --ignore=,$(STACK)) $(ARGS)
+	$(BIN)/pytest -ra $(PARALLEL) -m "not long and not slow" $(addprefix --ignore=,$(WITH_CONTAINERS)) $(ARGS)
 
 .PHONY: test-faults
-test-faults: $(VENV)/.installed ## Run fault injection against a running stack; writes docs/reliability.md (an hour)
+test-faults: $(VENV)/.installed ## Inject faults into a stack that it starts; writes docs/reliability.md (an hour)
 	$(BIN)/pytest -ra -m "" tests/faults --report docs/reliability.json $(ARGS)
 
 # The requirements of the service without versions: `    "uvicorn[standard]==0.54.0",` becomes "uvicorn[standard]".
@@ -67,9 +67,10 @@ lint: $(VENV)/.installed ## Check format, lint and types, and the shell scripts
 	$(BIN)/shellcheck .ci/run scripts/*.sh
 
 .PHONY: format
-format: $(VENV)/.installed ## Format the code and apply automatic fixes
+format: $(VENV)/.installed ## Format the code and the dashboards, and apply automatic fixes
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+	$(BIN)/python -m scripts.format_dashboards
 
 .PHONY: lock
 lock: $(VENV)/.installed ## Update all lock files: of the tests and of the template
@@ -77,7 +78,7 @@ lock: $(VENV)/.installed ## Update all lock files: of the tests and of the templ
 	  --group dev --output-file requirements-dev.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --group bench --output-file requirements-bench.txt
-	$(BIN)/python scripts/lock.py
+	$(BIN)/python -m scripts.lock
 
 .PHONY: audit
 audit: $(VENV)/.installed ## Check all locked packages for known vulnerabilities

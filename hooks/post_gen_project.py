@@ -82,7 +82,7 @@ def main() -> int:
         if answers["include_observability"] == "yes":
             make_readable(project / "observability")
         # cruft compares two generated projects, so they must not contain random values. cruft adds
-        # _commit to the answers; in this case the Makefile writes .env later.
+        # _commit to the answers; in this case make obs-up writes .env.
         if "_commit" not in answers:
             write_env(project)
     except (StaleTableError, OSError) as error:

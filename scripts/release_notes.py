@@ -1,7 +1,7 @@
 """Print the section of CHANGELOG.md for a version: ``python scripts/release_notes.py 1.0.0``.
 
-Exits with 1 if that version is not the newest in CHANGELOG.md, has no text, or is not the version that
-generated projects show.
+Exits with 1 if that version is not the newest in CHANGELOG.md, has no text, or is not the version in
+README.md and in the README.md of generated projects.
 """
 
 import re
@@ -15,6 +15,9 @@ README = ROOT / "{{cookiecutter.project_slug}}" / "README.md"
 SECTION = re.compile(r"(?ms)^## (\d+\.\d+\.\d+) - (\d{4}-\d\d-\d\d)\n(.*?)(?=^## |\Z)")
 # `generated from version 1.0.0 of its template`
 SHOWN = re.compile(r"generated from version (\S+) of its template")
+
+# `uvx cookiecutter REPOSITORY --checkout 1.0.0`
+CHECKOUT = re.compile(r"REPOSITORY --checkout (\S+)")
 
 
 def newest() -> tuple[str, str]:
@@ -36,9 +39,10 @@ def problem(version: str) -> str | None:
         return f"{version!r} is not the newest version in CHANGELOG.md: expected {found}"
     if not text:
         return f"the section of {version} in CHANGELOG.md is empty"
-    shown = SHOWN.findall(README.read_text(encoding="utf-8"))
-    if shown != [version]:
-        return f"{README.relative_to(ROOT)} shows {', '.join(shown)!r}: expected {version}"
+    for readme, pattern in {README: SHOWN, ROOT / "README.md": CHECKOUT}.items():
+        shown = set(pattern.findall(readme.read_text(encoding="utf-8")))
+        if shown != {version}:
+            return f"{readme.relative_to(ROOT)} shows {', '.join(shown)!r}: expected {version}"
     return None
 
 

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import pytest
 
 from hooks import pre_gen_project as pre
+from tests.support.prometheus_rules import ALERTS
 from tests.support.template import DATA, ROOT, TEMPLATE, tree
 
 STACK = TEMPLATE / "observability"
@@ -45,6 +46,10 @@ def test_readme_shows_the_generated_tree() -> None:
     existing = {parent.as_posix() for name in files for parent in [Path(name), *Path(name).parents]}
     assert drawn <= existing
     assert {name.split("/")[0] for name in files if name[0] != "."} <= drawn
+
+
+def test_readme_has_the_number_of_alerts() -> None:
+    assert set(re.findall(r"(\d+) alerts", readme())) == {str(len(ALERTS))}
 
 
 def anchors(page: Path) -> set[str]:

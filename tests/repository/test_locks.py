@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.template import ROOT, TEMPLATE
+from hooks.post_gen_project import FEATURE_PATHS
+from tests.support.template import ROOT, TEMPLATE, Bake
 
 DEV_LOCK = ROOT / "requirements-dev.txt"
 BENCH_LOCK = ROOT / "requirements-bench.txt"
@@ -32,9 +33,10 @@ def pins(requirements: list[str]) -> dict[str, str]:
 
 
 @pytest.fixture
-def backend(yes_project: Path) -> dict[str, Any]:
-    """Return the generated project's backend/pyproject.toml."""
-    return tomllib.loads((yes_project / "backend/pyproject.toml").read_text(encoding="utf-8"))
+def backend(bake: Bake) -> dict[str, Any]:
+    """Return backend/pyproject.toml of a project with every feature."""
+    project = bake(**dict.fromkeys(FEATURE_PATHS, "yes"))
+    return tomllib.loads((project / "backend/pyproject.toml").read_text(encoding="utf-8"))
 
 
 def test_locks_of_the_template_have_the_pinned_versions(backend: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.support.commands import OLD_PYTHON
+from tests.support.path import path_without
 from tests.support.prerequisites import unavailable
 from tests.support.prometheus import IMAGE as PROMETHEUS_IMAGE
 from tests.support.template import ROOT, TEMPLATE
@@ -75,8 +76,7 @@ def test_bootstrap_works_if_pip_defaults_to_user_installs(tmp_path: Path) -> Non
     entry = re.search(r"(?m)^uv==.*\n(?:    --hash.*\n)+", DEV_LOCK.read_text(encoding="utf-8"))
     assert entry
     (tmp_path / "requirements-dev.txt").write_text(entry[0], encoding="utf-8")
-    folders = os.environ["PATH"].split(os.pathsep)
-    without_uv = os.pathsep.join(each for each in folders if not Path(each, "uv").exists())
+    without_uv = path_without("uv", tmp_path)
     result = subprocess.run(
         [tmp_path / "scripts/bootstrap.sh"],
         env=os.environ | {"PATH": without_uv, "PIP_USER": "1"},

@@ -20,7 +20,6 @@ def run(
     """Run a command in a project; ``stdout`` of the result contains both streams."""
     env = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
     env["PATH"] = path or f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
-    env |= variables
     return subprocess.run(
         command,
         cwd=project,

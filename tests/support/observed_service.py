@@ -90,7 +90,9 @@ class Observed:
             endpoint: The value of the dashboard variable.
         """
         names = {name, f"backend-service / {name}"}
-        (query,) = (query for query in queries() if query.name in names)
+        found = [query for query in queries() if query.name in names]
+        assert len(found) == 1, f"no query is named {name}: was the panel renamed?"
+        (query,) = found
         whole = {"__range": self.window, "__rate_interval": self.window}
         text = query.rendered(**whole, endpoint=endpoint)
         return self.prometheus.series(text, time=self.ended)

@@ -11,28 +11,10 @@ import pytest
 
 from scripts.demo import SLUG
 from tests.support.commands import NOT_INHERITED
+from tests.support.path import path_without
 from tests.support.template import ROOT, TEMPLATE
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="make and sh are for POSIX")
-
-
-def path_without(program: str, folder: Path) -> str:
-    """Return the PATH without a program.
-
-    Each folder that contains it is replaced by a folder of links to the other programs.
-    """
-    paths = []
-    for number, name in enumerate(os.environ["PATH"].split(os.pathsep)):
-        path = Path(name)
-        if (path / program).exists():
-            links = folder / str(number)
-            links.mkdir()
-            for each in path.iterdir():
-                if each.name != program:
-                    (links / each.name).symlink_to(each)
-            path = links
-        paths.append(str(path))
-    return os.pathsep.join(paths)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from tests.support.commands import NOT_INHERITED, OLD_PYTHON, run
-from tests.support.docker import path_with_stub
+from tests.support.path import path_with_stub, path_without
 from tests.support.ports import free_port
 from tests.support.prerequisites import unavailable
 from tests.support.template import Bake
@@ -162,10 +162,9 @@ def test_make_sbom_lists_the_packages_of_each_image(installed: Path, answer: str
     assert ("prometheus-client" in str(found)) == (answer == "yes")
 
 
-def test_project_installs_without_uv(bake: Bake) -> None:
+def test_project_installs_without_uv(bake: Bake, tmp_path: Path) -> None:
     """Without uv on the PATH, venv and pip are used. The configuration of pip has no effect."""
-    folders = [Path(name) for name in os.environ["PATH"].split(os.pathsep)]
-    without_uv = os.pathsep.join(str(path) for path in folders if not (path / "uv").exists())
+    without_uv = path_without("uv", tmp_path)
     project = bake(include_observability="no")
     if run(project, "python3", "-c", "import ensurepip", path=without_uv).returncode:
         unavailable("Python's ensurepip is missing (Debian: python3-venv)")
@@ -178,7 +177,8 @@ def test_make_rejects_an_unsupported_python_before_it_creates_an_environment(
     bake: Bake, tmp_path: Path
 ) -> None:
     project = bake()
-    path = path_with_stub(OLD_PYTHON, tmp_path, "python3")
+    stub = path_with_stub(OLD_PYTHON, tmp_path / "bin", "python3").partition(os.pathsep)[0]
+    path = f"{stub}{os.pathsep}{path_without('uv', tmp_path)}"
     result = run(project, "make", "test", path=path)
     assert result.returncode == 2
     assert "Python 3.10.9 is too old: 3.11 or newer is required." in result.stdout

@@ -156,7 +156,8 @@ def run_hook(
 
 def run_post(project: Path, umask: int = -1, **answers: str) -> subprocess.CompletedProcess[str]:
     """Run post_gen_project.py in a project."""
-    context = {"project_slug": "my-service", FEATURE: "yes", **answers}
+    features = dict.fromkeys(post.FEATURE_PATHS, "yes")
+    context = {"project_slug": "my-service", **features, **answers}
     return run_hook("post_gen_project.py", project, context, umask)
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 VERSION = release_notes.newest()[0]
-# The last commit before this version; for the next one, the tag of this version.
+# The version that the test upgrades from: the tag of the last release. 1.0.0 has none, so here a commit.
 PREVIOUS = "47d44fe8b7832083569e6172e49d5a42ee34ff13"
 
 

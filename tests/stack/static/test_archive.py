@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.docker import path_with_stub
+from tests.support.path import path_with_stub
 from tests.support.template import TEMPLATE
 
 FILES = {"a/one": b"1" * 5000, "a/deep/er/two": b"", "b/three": bytes(range(256)) * 9000}

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from scripts.engine import CORE, OVERLAY, configuration
-from tests.support.container_rules import EXCEPTIONS, broken_rules
+from tests.support.container_rules import EXCEPTIONS, RULES, broken_rules
 from tests.support.prerequisites import unavailable
 from tests.support.template import tree
 
@@ -121,6 +121,31 @@ def test_each_bind_address_opens_only_its_service(yes_project: Path, tmp_path: P
         }
         # The other services are unauthenticated.
         assert opened == {"backend" if variable.startswith("BACKEND") else "grafana"}
+
+
+VIOLATIONS: dict[str, dict[str, Any]] = {
+    "is not root": {"user": "0:0"},
+    "has no capabilities": {"cap_add": ["NET_ADMIN"]},
+    "gains no privileges": {"security_opt": []},
+    "is confined by seccomp and AppArmor": {
+        "security_opt": ["no-new-privileges:true", "seccomp=unconfined"]
+    },
+    "is confined by SELinux": {"security_opt": ["no-new-privileges:true", "label=disable"]},
+    "is not privileged": {"privileged": True},
+    "has a read-only root file system": {"read_only": False},
+    "has a limit of processes": {"pids_limit": 0},
+    "has a memory limit": {"mem_limit": None},
+    "has its own namespaces": {"pid": "host"},
+    "has no additional groups": {"group_add": ["docker"]},
+    "has no devices": {"devices": ["/dev/kvm"]},
+    "has read-only bind mounts": {"volumes": [{"type": "bind", "source": "/"}]},
+}
+
+
+def test_each_rule_finds_a_service_that_violates_it(services: Services) -> None:
+    assert VIOLATIONS.keys() == RULES.keys()
+    for rule, violation in VIOLATIONS.items():
+        assert broken_rules(services["prometheus"] | violation) == [rule]
 
 
 def test_services_follow_the_security_rules(services: Services) -> None:

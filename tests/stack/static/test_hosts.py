@@ -13,7 +13,7 @@ import pytest
 
 from scripts.engine import OVERLAY, configuration
 from tests.support.commands import run
-from tests.support.docker import path_with_stub
+from tests.support.path import path_with_stub
 from tests.support.template import ROOT, TEMPLATE, Bake, copy_template
 
 PREPARE = ["sh", "observability/prepare.sh"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.docker import path_with_stub
+from tests.support.path import path_with_stub
 from tests.support.template import Bake
 
 DIGEST = f"sha256:{'0a' * 32}"

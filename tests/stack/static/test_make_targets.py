@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.docker import path_with_stub
+from tests.support.path import path_with_stub
 from tests.support.template import Bake
 from tests.support.waiting import wait_until
 

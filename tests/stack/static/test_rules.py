@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.prometheus_rules import ALERTS, FILES, TESTS, Rule, cases, parsed_cases, promtool
+from tests.support.prometheus_rules import (
+    ALERTS,
+    FILES,
+    GROUPS,
+    TESTS,
+    Rule,
+    cases,
+    parsed_cases,
+    promtool,
+)
 from tests.support.rule_mutations import SECONDS
 from tests.support.template import TEMPLATE
 
@@ -56,6 +65,14 @@ def test_dashboard_of_each_alert_exists() -> None:
     for alert, rule in ALERTS.items():
         page = rule["annotations"]["dashboard_url"].split("?")[0]
         assert page.removeprefix("{{ $externalLabels.grafana }}/d/") in uids, alert
+
+
+def test_each_alert_has_cases_in_the_file_of_its_group() -> None:
+    for group, path in GROUPS.items():
+        (rules,) = [each["rules"] for each in FILES[path] if each["name"] == group]
+        for alert in [rule["alert"] for rule in rules if "alert" in rule]:
+            names = cases(TESTS / f"{group}.test.yml")
+            assert any(name.startswith(f"{alert} ") for name in names), f"{alert} in {group}"
 
 
 def test_each_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
