@@ -17,7 +17,7 @@ demo: $(VENV)/.installed ## Generate a project, start it, and follow one request
 	$(BIN)/python -m scripts.demo
 
 # Tests with containers run alone, because some of them measure.
-PARALLEL = -n 4 --dist loadfile
+PARALLEL = -n 6 --dist loadfile
 WITH_CONTAINERS = tests/stack/programs tests/stack/e2e tests/faults
 
 .PHONY: test
@@ -25,7 +25,7 @@ test: $(VENV)/.installed ## Run all tests (12 minutes); ARGS="tests/service -x" 
 ifdef ARGS
 	$(BIN)/pytest -ra $(ARGS)
 else
-	@echo "1 of 2: all tests without containers, four at a time (about 3 minutes)"
+	@echo "1 of 2: all tests without containers, six at a time (about 3 minutes)"
 	$(BIN)/pytest -ra $(PARALLEL) $(addprefix --ignore=,$(WITH_CONTAINERS))
 	@echo "2 of 2: $(WITH_CONTAINERS) (about 9 minutes, and the time to pull images)"
 	$(BIN)/pytest -ra $(WITH_CONTAINERS)
@@ -33,7 +33,7 @@ endif
 
 .PHONY: test-quick
 test-quick: $(VENV)/.installed ## Run the tests that need no containers, except slow ones (2 minutes)
-	@echo "The tests that need no containers, except slow ones, four at a time (about 2 minutes)"
+	@echo "The tests that need no containers, except slow ones, six at a time (about 2 minutes)"
 	$(BIN)/pytest -ra $(PARALLEL) -m "not long and not slow" $(addprefix --ignore=,$(WITH_CONTAINERS)) $(ARGS)
 
 .PHONY: test-faults

@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.template import ROOT
 
+pytestmark = pytest.mark.slow
+
 # Relative to the baseline, a service without observability. A quarter more than measured.
 MAX_OVERHEAD = {"metrics": 0.26, "not_sampled": 0.40, "everything": 0.57}
 

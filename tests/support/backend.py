@@ -63,7 +63,8 @@ class Backend:
 
     def log(self, **fields: object) -> list[dict[str, Any]]:
         """Return the log lines that have these fields. Every line of output must be JSON."""
-        lines = [json.loads(line) for line in self.running.output().splitlines()]
+        complete = self.running.output().rpartition("\n")[0]  # the last line may be half written
+        lines = [json.loads(line) for line in complete.splitlines()]
         return [line for line in lines if fields.items() <= line.items()]
 
     def wait_for_log(self, **fields: object) -> dict[str, Any]:

@@ -57,6 +57,7 @@ def test_a_tag_can_be_checked_out_with_cookiecutter(repository: Path, tmp_path: 
     assert "Unreleased." not in readme
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ["yes", "no"])
 def test_cruft_upgrades_the_previous_version_and_shows_conflicts(
     repository: Path, tmp_path: Path, answer: str

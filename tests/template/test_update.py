@@ -28,6 +28,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path / "my-service"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="cruft runs git through POSIX paths")
 def test_update_applies_changes_of_the_template_and_of_answers(project: Path) -> None:
     created = contents(project)

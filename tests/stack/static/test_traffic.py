@@ -38,6 +38,7 @@ def rows(output: str) -> dict[str, list[str]]:
     return {line[0]: line[1:] for line in lines}
 
 
+@pytest.mark.slow
 def test_requests_of_all_kinds_are_sent_at_the_given_rate(demo: Backend) -> None:
     done = traffic(demo.url, "--seconds=8", "--rate=40")
     assert done.returncode == 0, done.stderr
@@ -52,6 +53,7 @@ def test_requests_of_all_kinds_are_sent_at_the_given_rate(demo: Backend) -> None
     assert "none:" not in done.stdout
 
 
+@pytest.mark.slow
 def test_same_seed_sends_the_same_requests(demo: Backend) -> None:
     def counts(seed: int) -> dict[str, list[str]]:
         done = traffic(demo.url, "--seconds=1", "--rate=50", f"--seed={seed}")
