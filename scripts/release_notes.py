@@ -15,7 +15,6 @@ README = ROOT / "{{cookiecutter.project_slug}}" / "README.md"
 SECTION = re.compile(r"(?ms)^## (\d+\.\d+\.\d+) - (\d{4}-\d\d-\d\d)\n(.*?)(?=^## |\Z)")
 # `generated from version 1.0.0 of its template`
 SHOWN = re.compile(r"generated from version (\S+) of its template")
-
 # `uvx cookiecutter REPOSITORY --checkout 1.0.0`
 CHECKOUT = re.compile(r"REPOSITORY --checkout (\S+)")
 

@@ -1,4 +1,4 @@
-"""Run the docker command, or replace it with a stub."""
+"""Run the docker command."""
 
 import subprocess
 

@@ -1,4 +1,4 @@
-"""Runs git and cruft in repositories of tests."""
+"""Run git and cruft in temporary repositories."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from tests.support.template import tree
 AUTHOR = ("-c", "user.name=t", "-c", "user.email=t@example.invalid", "-c", "commit.gpgsign=false")
 
 
-def run(folder: Path, *command: str | Path) -> str:
+def run_checked(folder: Path, *command: str | Path) -> str:
     """Run a command, which must succeed, and return its output."""
     result = subprocess.run(
         command,
@@ -25,7 +25,7 @@ def run(folder: Path, *command: str | Path) -> str:
 
 def git(folder: Path, *arguments: str | Path) -> str:
     """Run git and return its output."""
-    return run(folder, "git", *AUTHOR, *arguments)
+    return run_checked(folder, "git", *AUTHOR, *arguments)
 
 
 def commit(folder: Path) -> str:
@@ -37,7 +37,7 @@ def commit(folder: Path) -> str:
 
 def cruft(folder: Path, *arguments: str | Path) -> str:
     """Run cruft and return its output."""
-    return run(folder, Path(sys.executable).with_name("cruft"), *arguments)
+    return run_checked(folder, Path(sys.executable).with_name("cruft"), *arguments)
 
 
 def contents(project: Path) -> dict[str, bytes]:
