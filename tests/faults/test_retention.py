@@ -51,7 +51,7 @@ def short_retention(fault_stack: Stack) -> Iterator[Callable[[str], None]]:
     }
     (project / "retention.yml").write_text(yaml.safe_dump({"services": patch}), encoding="utf-8")
     changed: list[str] = []
-    # The delay between marking and deletion, for which there is no command-line option.
+    # Tempo has no command-line option for the delay before it deletes a marked block, so change its file.
     file = project / "observability" / inject.CONFIGURATIONS["tempo"]
     original = file.read_text(encoding="utf-8")
     tempo = yaml.safe_load(original)

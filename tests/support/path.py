@@ -4,19 +4,22 @@ import os
 from pathlib import Path
 
 
-def path_with_stub(script: str, folder: Path, program: str = "docker") -> str:
+def path_with_stub(
+    script: str, folder: Path, program: str = "docker", path: str | None = None
+) -> str:
     """Return a PATH on which a shell script replaces a program.
 
     Args:
         script: The shell script.
         folder: The folder for the script.
         program: The program to replace.
+        path: The PATH to extend; None is that of this process.
     """
     stub = folder / program
     folder.mkdir(parents=True, exist_ok=True)
     stub.write_text(script, encoding="utf-8")
     stub.chmod(0o755)
-    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+    return f"{folder}{os.pathsep}{os.environ['PATH'] if path is None else path}"
 
 
 def path_without(program: str, folder: Path) -> str:

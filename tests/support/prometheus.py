@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import requests
-import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.ports import free_port
 from tests.support.prerequisites import require_image
 from tests.support.processes import start_process
+from tests.support.prometheus_rules import FILES
 from tests.support.template import TEMPLATE
 from tests.support.waiting import wait_until
 
@@ -96,13 +96,8 @@ def running_prometheus(target: str, folder: Path, port: int | None = None) -> It
 
 def rules() -> dict[str, Any]:
     """Return the template's rules, with the scrape interval as their evaluation interval."""
-    files = sorted((TEMPLATE / "observability" / "prometheus" / "rules").glob("*.yml"))
-    groups = [
-        group | {"interval": f"{SCRAPE_SECONDS}s"}
-        for file in files
-        for group in yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]
-    ]
-    return {"groups": groups}
+    interval = {"interval": f"{SCRAPE_SECONDS}s"}
+    return {"groups": [group | interval for groups in FILES.values() for group in groups]}
 
 
 def _flags() -> list[str]:

@@ -177,8 +177,7 @@ def test_make_rejects_an_unsupported_python_before_it_creates_an_environment(
     bake: Bake, tmp_path: Path
 ) -> None:
     project = bake()
-    stub = path_with_stub(OLD_PYTHON, tmp_path / "bin", "python3").partition(os.pathsep)[0]
-    path = f"{stub}{os.pathsep}{path_without('uv', tmp_path)}"
+    path = path_with_stub(OLD_PYTHON, tmp_path / "bin", "python3", path_without("uv", tmp_path))
     result = run(project, "make", "test", path=path)
     assert result.returncode == 2
     assert "Python 3.10.9 is too old: 3.11 or newer is required." in result.stdout

@@ -35,15 +35,8 @@ VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::(?:[-?]([^${}]*)|\+[^${}]*))?\}")
 Services = dict[str, dict[str, Any]]
 
 
-def require_compose() -> None:
-    version = ["docker", "compose", "version"]
-    if not shutil.which("docker") or subprocess.run(version, capture_output=True).returncode:
-        unavailable("the program docker compose is missing")
-
-
 @pytest.fixture(scope="module")
-def model(yes_project: Path) -> dict[str, Any]:
-    require_compose()
+def model(yes_project: Path, docker: str) -> dict[str, Any]:
     return configuration(yes_project, OVERLAY)
 
 
@@ -54,8 +47,7 @@ def services(model: dict[str, Any]) -> Services:
 
 
 @pytest.fixture(scope="module")
-def core(yes_project: Path) -> dict[str, Any]:
-    require_compose()
+def core(yes_project: Path, docker: str) -> dict[str, Any]:
     backend: dict[str, Any] = configuration(yes_project, CORE)["services"]["backend"]
     return backend
 
@@ -108,8 +100,8 @@ def test_all_ports_are_bound_to_loopback(services: Services) -> None:
     assert len({port["published"] for port in ports}) == 8
 
 
+@pytest.mark.usefixtures("docker")
 def test_each_bind_address_opens_only_its_service(yes_project: Path, tmp_path: Path) -> None:
-    require_compose()
     project = shutil.copytree(yes_project, tmp_path / "project")
     for variable in ("BIND_ADDRESS", "BACKEND_BIND_ADDRESS"):
         (project / ".env").write_text(f"GRAFANA_ADMIN_PASSWORD=x\n{variable}=192.0.2.1\n")
@@ -201,8 +193,8 @@ def test_only_docker_proxy_has_the_docker_socket(services: Services) -> None:
     }
 
 
+@pytest.mark.usefixtures("docker")
 def test_docker_socket_can_be_set(yes_project: Path, tmp_path: Path) -> None:
-    require_compose()
     project = shutil.copytree(yes_project, tmp_path / "project")
     socket = "/run/user/1000/podman/podman.sock"
     (project / ".env").write_text(f"GRAFANA_ADMIN_PASSWORD=x\nDOCKER_SOCKET={socket}\n")
@@ -258,8 +250,8 @@ def test_env_example_lists_every_variable_with_its_default(
     assert listed == used
 
 
+@pytest.mark.usefixtures("docker")
 def test_missing_password_is_an_error_that_names_the_fix(yes_project: Path, tmp_path: Path) -> None:
-    require_compose()
     project = tmp_path / "project"
     shutil.copytree(yes_project, project)
     (project / ".env").unlink()
